@@ -44,7 +44,7 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
         if kind not in slots:
             slots[kind] = _list_slots(kind)
         for slot in slots[kind]:
-            if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies, set()):
+            if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies):
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
 
 
@@ -70,7 +70,7 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
     """
     if id(value) in copies or id(value) in made:
         return copies.get(id(value), made.get(id(value)))
-    if not _reaches(value, copies, set()):
+    if not _reaches(value, copies):
         return value
 
     def rename(part: Any) -> Any:
@@ -100,7 +100,7 @@ def _rename(value: Any, copies: Mapping[int, Any], made: dict[int, Any]) -> Any:
 
 def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[int, Any]) -> FunctionType:
     cells = value.__closure__ or ()
-    new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies, set())]
+    new_cells = [cell for cell in cells if id(cell) not in made and _reaches(cell, copies)]
     made.update({id(cell): CellType() for cell in new_cells})
     closure = tuple(made.get(id(cell), cell) for cell in cells)
     renamed = FunctionType(value.__code__, value.__globals__, value.__name__, None, closure or None)
@@ -114,14 +114,17 @@ def _rename_function(value: FunctionType, copies: Mapping[int, Any], made: dict[
     return renamed
 
 
-def _reaches(value: Any, copies: Mapping[int, Any], seen: set[int]) -> bool:
+def _reaches(value: Any, copies: Mapping[int, Any]) -> bool:
     """Whether a value was copied, or is something by which one comes to what was."""
-    if type(value) in PLAIN:
-        return False
-    if id(value) in copies or id(value) in seen:
-        return id(value) in copies
-    seen.add(id(value))
-    return any(_reaches(part, copies, seen) for part in leave_out_atoms(_list_named(value)))
+    seen, waiting = set[int](), [value]
+    while waiting:  # functions may close over each other more deeply than Python goes
+        part = waiting.pop()
+        if id(part) in copies:
+            return True
+        if id(part) not in seen:
+            seen.add(id(part))
+            waiting += leave_out_atoms(_list_named(part))
+    return False
 
 
 def _list_named(value: Any) -> Iterable[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from memsr_compiler.closures import leave_out_atoms, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
+T = TypeVar("T", bound=Tensor)
+
 
 def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """A copy on the CPU, its weights in `dtype`; None: each in its own.
@@ -25,30 +27,20 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise InvalidInput(f"a torch.nn.Module is wanted, not {type(model).__name__}; files are read by load_teacher")
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta or hasattr(parameter, "fake_mode") or nn.parameter.is_lazy(parameter):
-            raise InvalidInput(f"{name}: has no values yet; load the weights first")
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+    require_told_apart(model)
+    require_values(model)
+    for name, tensor in list_weights(model).items():
         if tensor.layout != torch.strided:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.layout)}, which is not read; {_PUT} to_dense() gives")
         if tensor.is_floating_point() and tensor.itemsize == 1:
             raise InvalidInput(f"{name}: is kept as {_word(tensor.dtype)}, which is not read; {_PUT} float() gives")
-    # Weights that another parametrisation computes (torch.nn.utils.weight_norm) cannot be copied as they are.
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in _list_tensors(vars(module))
-        if not value.is_leaf
-    }
-    copies: dict[int, Any] = {**computed}
+    copies: dict[int, Any] = {}
     try:
-        copied = copy.deepcopy(model, copies)
+        with _CopyingComputed():
+            copied = copy.deepcopy(model, copies)
+        rename_in_copies(copies)
     except RecursionError as error:
-        deepest = max((name for name, _ in model.named_modules()), key=lambda name: name.count("."))
-        raise InvalidInput(
-            f"{type(model).__name__} cannot be copied: its modules lie within each other more deeply than Python goes, "
-            f"{deepest.count('.') + 1} of them at {deepest[:40]}; take those away that only hold another"
-        ) from error
+        raise InvalidInput(f"{type(model).__name__} cannot be copied: {_say_deep(model)}") from error
     except MemoryError:
         raise
     except Exception as error:  # whatever what it holds raises
@@ -57,9 +49,10 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
             "leave it out"
         ) from error
-    rename_in_copies(copies)
-    shared = {id(t) for t in (*model.parameters(), *model.buffers())}
-    for name, tensor in (*copied.named_parameters(), *copied.named_buffers()):
+    for _, module in walk(copied):  # by `net.compile()`: a function of the original, which a __getstate__ may keep
+        vars(module).pop("_compiled_call_impl", None)
+    shared = set(map(id, list_weights(model).values()))
+    for name, tensor in list_weights(copied).items():
         if id(tensor) in shared:
             raise InvalidInput(
                 f"{name}: a copy of the network has the same tensor, not one of its own, and what is done to copies "
@@ -70,6 +63,111 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     return put(copied, "cpu")
 
 
+def _say_deep(model: nn.Module) -> str:
+    deepest = max((path for path, _ in walk(model)), key=lambda path: path.count("."))
+    depth = deepest.count(".") + 1
+    if depth < _DEEP:
+        return "what it holds, functions too, lies within each other more deeply than Python goes; take some of it out"
+    return (
+        f"its modules lie within each other more deeply than Python goes, {depth} of them at {deepest[:40]}; take "
+        "those away that only hold another"
+    )
+
+
+_DEEP = 100  # modules within each other, of which each takes a few of Python's 1000 calls
+
+
+class _CopyingComputed(TorchFunctionMode):
+    """Lets tensors that were computed from weights be copied, which torch refuses, wherever they are held.
+
+    Weights that another parametrisation computes (torch.nn.utils.weight_norm) are such, and results that are kept.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not Tensor.__deepcopy__ or args[0].is_leaf:
+            return func(*args, **(kwargs or {}))
+        tensor, memo = args
+        if id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+        return memo[id(tensor)]
+
+
+def require_values(model: nn.Module) -> None:
+    """Raises InvalidInput for weights and buffers without numbers."""
+    for path, module in walk(model):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or not (tensor.is_meta or hasattr(tensor, "fake_mode") or nn.parameter.is_lazy(tensor)):
+                continue
+            why = "has no values yet; load the weights first"
+            if name in module._non_persistent_buffers_set:
+                why = (
+                    "has no values, and no file holds any for it: make it anew, on the CPU, once the weights are loaded"
+                )
+            raise InvalidInput(f"{path}.{name}: {why}" if path else f"{name}: {why}")
+
+
+def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by their paths, each once, as `named_modules` has it: by no method of somebody's own, nor by `==`."""
+    walked, left = set[int](), [("", model)]
+    while left:
+        path, module = left.pop()
+        if id(module) in walked:
+            continue
+        walked.add(id(module))
+        yield path, module
+        inside = [(name, child) for name, child in module._modules.items() if child is not None]
+        left += [(f"{path}.{name}" if path else name, child) for name, child in reversed(inside)]
+
+
+def list_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """As `named_parameters` of torch gives them: one of a network's own may give groups for an optimiser, or some."""
+    return dict(_list_held(model, lambda module: module._parameters))
+
+
+def list_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """As `named_buffers` of torch gives them."""
+    return dict(_list_held(model, lambda module: module._buffers))
+
+
+def list_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, by name."""
+    return {**list_parameters(model), **list_buffers(model)}
+
+
+def _list_held(model: nn.Module, of: Callable[[nn.Module], Mapping[str, T | None]]) -> Iterator[tuple[str, T]]:
+    listed = set[int]()
+    for path, module in walk(model):
+        for name, tensor in of(module).items():
+            if tensor is not None and id(tensor) not in listed:
+                listed.add(id(tensor))
+                yield f"{path}.{name}" if path else name, tensor
+
+
+def require_told_apart(model: nn.Module) -> None:
+    """Raises InvalidInput for modules that compare equal: torch's own methods, and its readers, take them for one.
+
+    Not for those without weights and modules, which are one to them.
+    """
+    paths: dict[nn.Module, str] = {}
+    for path, module in walk(model):
+        try:
+            other = paths.setdefault(module, path)
+        except TypeError as error:  # an `__eq__` without `__hash__`
+            raise InvalidInput(f"{path or type(model).__name__}: {_say_equal(module, first_line(error))}") from error
+        if other != path and (module._parameters or module._buffers or module._modules):
+            raise InvalidInput(f"{other}: {_say_equal(module, f'it is equal to {path}')}")
+
+
+def _say_equal(module: nn.Module, why: str) -> str:
+    return (
+        f"{type(module).__name__} has an __eq__ of its own ({why}), and torch takes equal modules for one: "
+        "parameters(), to() and eval() pass over the others; let modules be compared by identity, by "
+        "@dataclass(eq=False) say"
+    )
+
+
 _PUT = "put in its place what its"
 
 
@@ -78,13 +176,20 @@ def _word(kind: torch.layout | torch.dtype) -> str:
 
 
 def put(module: nn.Module, place: torch.device | str) -> nn.Module:
-    """The module itself, its weights there; what an `_apply` of its own returns is not used."""
-    module.to(place)
+    """The module itself, its weights there; what an `_apply` of its own returns is not used.
+
+    Where a `to` of its own refuses, as those of networks in 8 bits do, torch's does it.
+    """
+    try:
+        module.to(place)
+    except Exception:  # whatever it raises
+        nn.Module.to(module, place)
     return module
 
 
 def prepare(module: nn.Module, place: torch.device | str = "cpu") -> nn.Module:
     """The same in float32 and in eval mode; a `train()` of its own, which keeps norms as they are, returns anything."""
+    require_values(module)
     module.float()
     try:
         module.eval()
@@ -101,13 +206,18 @@ def unwrap(model: nn.Module) -> nn.Module:
     InvalidInput for a hook on what torch.compile gave, of which copies of it know nothing.
     """
     while True:
-        compiled = type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
+        compiled = _is_compiled(model)
         hooked = bool(model._forward_hooks or model._forward_pre_hooks)
         if compiled and hooked:
             raise InvalidInput("what torch.compile gave has a hook, which is not read; put it on the network")
         if not compiled and (hooked or not _only_shares_out(model)):
             return model
         model = cast(nn.Module, model._orig_mod if compiled else model.module)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile gave it."""
+    return type(model).__module__ == "torch._dynamo.eval_frame"  # which takes long to import
 
 
 def _only_shares_out(model: nn.Module) -> bool:
@@ -122,22 +232,57 @@ def _only_shares_out(model: nn.Module) -> bool:
     return own.isdisjoint((*parts, "__call__", "_call_impl", "__getattribute__"))
 
 
-def unwrap_inside(model: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+def unwrap_inside(model: nn.Module, known: dict[int, nn.Module] | None = None) -> nn.Module:
     """The network without torch.compile, or what shares batches out, around it and the modules in it.
 
     Where there are some inside, a copy of what holds them, with the same weights.  What torch runs to compile a module,
     and its threads, are else taken for the network's code.
+    known   what has been unwrapped already, by ids: modules with an `__eq__` of their own may be equal
     """
     known = {} if known is None else known
     plain = unwrap(model)
-    if plain not in known:
+    if id(plain) not in known:
         held = plain._modules.items()
         inside = {name: child if child is None else unwrap_inside(child, known) for name, child in held}
-        known[plain] = plain
+        known[id(plain)] = plain
         if any(inside[name] is not child for name, child in held):
-            known[plain] = copy.copy(plain)
-            known[plain]._modules = inside
-    return known[plain]
+            known[id(plain)] = _hold(plain, inside)
+    return known[id(plain)]
+
+
+def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
+    """A network with all that this one holds, but other modules: not by a `__getstate__`, which may leave some out."""
+    other = object.__new__(type(model))
+    vars(other).update(vars(model))
+    vars(other).pop("_compiled_call_impl", None)
+    vars(other)["_modules"] = inside
+    return other
+
+
+@contextmanager
+def running_itself(model: nn.Module) -> Iterator[None]:
+    """Let a network itself, no copy, be run: without compiling it, and with what that writes into tensors put back."""
+    held = [_bytes_of(t) for _, module in walk(model) for t in _list_tensors(vars(module)) if _has_numbers(t)]
+    memory = {part.data_ptr(): part for part in held}.values()
+    before = [part.clone() for part in memory]
+    compiled = any(_is_compiled(module) or module._compiled_call_impl is not None for _, module in walk(model))
+    with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
+        try:
+            yield
+        finally:
+            for part, numbers in zip(memory, before, strict=True):
+                if not torch.equal(part, numbers):
+                    part.copy_(numbers)
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and tensor.untyped_storage().device.type != "meta"
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    """All of the memory in which a tensor lies, whatever it shows of that: views may show some of it twice."""
+    memory = tensor.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory)
 
 
 def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
@@ -240,8 +385,7 @@ def first_weight(model: nn.Module) -> Tensor:
     One without numbers, float32 on the CPU, where it has none: a network read from ONNX or TFLite holds constants, and
     takes images as they come.
     """
-    weights = (t for tensors in (model.parameters(), model.buffers()) for t in tensors)
-    return next((t for t in weights if t.is_floating_point()), torch.empty(0))
+    return next((t for t in list_weights(model).values() if t.is_floating_point()), torch.empty(0))
 
 
 @contextmanager

@@ -150,3 +150,23 @@ def test_functions_in_what_leads_to_them() -> None:
     other.pair[1][0]("within")
     assert (held.written, other.written) == ([], ["list", "table", "partial", "weak", "slot", "pair", "within"])
     assert owners == [held]
+
+
+def nested(held: Held, levels: int) -> Callable[[str], None]:
+    """A function that calls one that calls one, and so on, which writes into what is held."""
+
+    def around(inner: Callable[[str], None]) -> Callable[[str], None]:
+        return lambda text: inner(text)
+
+    call: Callable[[str], None] = partial(lambda to, text: to.written.append(text), held)
+    for _ in range(levels):
+        call = around(call)
+    return call
+
+
+def test_functions_that_close_over_each_other_many_times() -> None:
+    held = Held()
+    held.calls["f"] = nested(held, 200)
+    other = copied(held)
+    other.calls["f"]("copied")
+    assert (held.written, other.written) == ([], ["copied"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import cProfile
+from collections import deque
+from dataclasses import dataclass
 from threading import Lock
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler import check_certificate
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.lowering.compile import compile_to_plain
-from memsr_compiler.torch_helpers import InFloat64, copy_module, prepare
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, prepare, unwrap_inside
 
 
 class OfMagnitudes(nn.Module):
@@ -63,7 +66,14 @@ def test_what_cannot_be_copied_is_named() -> None:
 
 
 def test_why_a_module_cannot_be_copied_is_what_it_is() -> None:
-    """Of these two nobody holds a lock."""
+    """Of these three nobody holds a lock."""
+    closing = Holding(None)
+    call: Any = closing.forward
+    for _ in range(1000):
+        call = (lambda inner: lambda: inner())(call)
+    closing.held = call
+    with pytest.raises(InvalidInput, match="Holding cannot be copied: what it holds, functions too, lies within each"):
+        copy_module(closing, None)
     nested: nn.Module = nn.ReLU()
     for _ in range(400):
         nested = nn.Sequential(nested)
@@ -75,12 +85,22 @@ def test_why_a_module_cannot_be_copied_is_what_it_is() -> None:
         copy_module(model, None)
 
 
-def test_computed_tensors_in_lists_and_dictionaries_are_copied() -> None:
+@dataclass
+class State:
+    """What a network keeps of its last run."""
+
+    last: Tensor
+
+
+def test_computed_tensors_are_copied_wherever_they_are_held() -> None:
     model = Holding(None)
-    model.held = {"kernels": [model.conv.weight * 3]}
+    kernel = model.conv.weight * 3
+    model.held = {"kernels": [kernel, deque([kernel]), State(kernel), SimpleNamespace(last=kernel)]}
     copied = copy_module(model, torch.float64)
     assert isinstance(copied, Holding) and isinstance(copied.held, dict)
-    assert torch.equal(copied.held["kernels"][0], model.held["kernels"][0])
+    in_list, in_deque, state, namespace = copied.held["kernels"]
+    assert torch.equal(in_list, kernel) and in_list is not kernel
+    assert in_deque[0] is in_list and state.last is in_list and namespace.last is in_list
     check_certificate(model.eval(), compile_to_plain(model))
 
 
@@ -112,3 +132,141 @@ def test_a_table_of_which_a_tensor_is_made_is_not_gone_through() -> None:
 def test_what_is_in_float32_in_a_list_is_taken_to_float64_beside_it() -> None:
     with InFloat64():
         assert torch.cat([torch.ones(1), torch.ones(1, dtype=torch.float64) / 3]).dtype == torch.float64
+
+
+@dataclass(unsafe_hash=True)
+class Block(nn.Module):
+    """Blocks of as many channels are equal; their weights are not."""
+
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(self.channels, self.channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.relu(self.conv(x))
+
+
+@dataclass
+class Unhashable(Block):
+    """What a dataclass is by default."""
+
+
+@dataclass(unsafe_hash=True)
+class Double(nn.Module):
+    """Nothing is lost where one of these is taken for another."""
+
+    factor: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def test_modules_that_compare_equal_are_refused() -> None:
+    """The second was taken for the first."""
+    first, second = Block(), Block()
+    network = nn.Sequential(first, nn.DataParallel(second), nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+    plain = unwrap_inside(network)
+    assert plain.get_submodule("0") is first and plain.get_submodule("1") is second
+    with pytest.raises(InvalidInput, match=r"0: Block has an __eq__ of its own \(it is equal to 1\.module\)"):
+        compile_to_plain(network.eval())
+    with pytest.raises(InvalidInput, match=r"0: Unhashable has an __eq__ of its own \(unhashable type"):
+        compile_to_plain(nn.Sequential(Unhashable(), nn.Conv2d(3, 12, 3, padding=1)))
+    shared = nn.Conv2d(3, 3, 3, padding=1)
+    tail = (nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+    compile_to_plain(nn.Sequential(shared, Double(2), shared, Double(2), *tail))
+
+
+class Centred(nn.Module):
+    """Its mean is in no file."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.4), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.pixel_shuffle(self.conv(x - self.mean), 2)
+
+
+def test_buffers_that_stay_without_numbers_are_named() -> None:
+    """As after `load_state_dict(..., assign=True)` into a network that was built on meta."""
+    with torch.device("meta"):
+        network = nn.Sequential(Centred())
+    network.load_state_dict(nn.Sequential(Centred()).state_dict(), assign=True)
+    for use in (compile_to_plain, prepare):
+        with pytest.raises(InvalidInput, match=r"^0\.mean: has no values, and no file holds any for it: make it anew"):
+            use(network)
+    network.get_submodule("0").register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
+    compile_to_plain(prepare(network))
+    lazy = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.LazyBatchNorm2d(affine=False)).eval()
+    with pytest.raises(InvalidInput, match=r"^1\.running_mean: has no values yet; load the weights first"):
+        compile_to_plain(lazy)
+
+
+def test_damaged_norms_are_named() -> None:
+    """They were told to do the same at every size."""
+    norm = nn.BatchNorm2d(12)
+    norm.running_var.fill_(-1)  # type: ignore[union-attr]
+    with pytest.raises(InvalidInput, match=r"^1: running_var has values below 0; the checkpoint is damaged"):
+        compile_to_plain(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), norm).eval())
+
+
+class DividesByNothing(Holding):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (torch.zeros(1) / torch.zeros(1))
+
+
+def test_networks_that_give_no_numbers_are_told_so() -> None:
+    with pytest.raises(UnsupportedModel, match="DividesByNothing itself gives NaN or infinite values"):
+        compile_to_plain(DividesByNothing(None).eval())
+
+
+def test_a_to_of_its_own_that_refuses_is_passed_over() -> None:
+    """Networks in 8 bits refuse so, those whose weights are none, too."""
+
+    class Stays(Holding):
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            raise ValueError(".to is not supported")
+
+    compile_to_plain(Stays(None).eval())
+
+
+class Forgets(Holding):
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
+
+
+def test_what_is_unwrapped_keeps_all_that_it_holds() -> None:
+    network = Forgets([3])
+    network.conv = nn.DataParallel(network.conv)  # type: ignore[assignment]
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    plain, image = unwrap_inside(network), torch.rand(1, 3, 4, 4)
+    assert isinstance(plain, Forgets) and plain.held == [3] and isinstance(plain.conv, nn.Conv2d)
+    assert torch.equal(plain(image), network(image)) and isinstance(network.conv, nn.DataParallel)
+
+
+class Own(Holding):
+    """Its methods give what an optimiser is given."""
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return [{"params": [self.conv.weight], "lr": 1e-4}]
+
+    def named_parameters(self) -> Any:  # type: ignore[override]
+        return [("bias", self.conv.bias)]
+
+    def buffers(self, which: str) -> Any:  # type: ignore[override]
+        return []
+
+
+def test_weights_are_listed_by_no_method_of_a_networks_own() -> None:
+    network = Own(None).eval()
+    assert list(list_weights(network)) == ["conv.weight", "conv.bias"]
+    check_certificate(network, compile_to_plain(network))
+    assert compile_to_plain(network.double())(torch.ones(1, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64

@@ -10,6 +10,7 @@ from torch import nn
 from memsr_compiler import ir
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule, body_output
+from memsr_compiler.torch_helpers import list_parameters
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def cost_of_teacher(graph: ir.Graph, module: nn.Module) -> Cost:
 
     A graph has biases of zeros, and slopes that are no parameters.
     """
-    cost, own = cost_of_graph(graph), sum(parameter.numel() for parameter in module.parameters())
+    cost, own = cost_of_graph(graph), sum(parameter.numel() for parameter in list_parameters(module).values())
     return replace(cost, parameters=own) if own else cost
 
 

@@ -33,7 +33,7 @@ from memsr_compiler.proof import checker
 from memsr_compiler.proof.certificate import Certificate, Stage
 from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarantee
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.torch_helpers import list_parameters, one_thread
 from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.trace import Traced, trace
 from memsr_compiler.version import VERSION
@@ -183,7 +183,7 @@ def compile_to_plain(
     watch.lap("trace")
     stages, reports = lower(traced.graph, options, on_pass=on_pass, on_graph=on_graph)
     watch.lap("lower")
-    dtype = next((p.dtype for p in teacher.module.parameters() if p.is_floating_point()), torch.float32)
+    dtype = next((p.dtype for p in list_parameters(teacher.module).values() if p.is_floating_point()), torch.float32)
     certificate = _claim(stages, traced.graph, teacher.input_range, replacements)
     layers, exact = _layers(stages, dtype)
     tensors = tuple(list_carried(certificate, traced.graph, [layer.for_checker().slopes for layer in layers]))

@@ -20,7 +20,7 @@ from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
 from memsr_compiler.lowering.freezing import name_way_out
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
-from memsr_compiler.torch_helpers import one_thread
+from memsr_compiler.torch_helpers import list_parameters, one_thread
 from memsr_compiler.trace.trace import Traced, trace
 
 CARRYING: tuple[Carrying, ...] = ("auto", "shift", "pass")  # ways of carrying that are predicted
@@ -109,7 +109,7 @@ def inspect_traced(traced: Traced, module: nn.Module, *, align: int | None = Non
     inspection = _describe(traced, module)
     graph = _with_small_kernels(traced.graph, module)
     del traced
-    if 8 * sum(parameter.numel() for parameter in module.parameters()) > _LARGE:
+    if 8 * sum(parameter.numel() for parameter in list_parameters(module).values()) > _LARGE:
         gc.collect()  # torch.fx's graphs refer to themselves, and what they hold is a copy of all weights in float64
     try:
         forms = {False: [stage.graph for stage in canonical(graph, tail)]}
@@ -143,7 +143,7 @@ def _describe(traced: Traced, module: nn.Module) -> Inspection:
 
 def _with_small_kernels(graph: ir.Graph, module: nn.Module) -> ir.Graph:
     """The same graph in less memory: kernels in float32 where it holds them, which the module has already, mostly."""
-    own = {names.escape(path.removesuffix(".weight")): p.detach() for path, p in module.named_parameters()}
+    own = {names.escape(path.removesuffix(".weight")): p.detach() for path, p in list_parameters(module).items()}
     ops: list[ir.Op] = []
     for op in graph:
         if isinstance(op, ir.Conv2d) and not op.pointwise:

@@ -22,7 +22,7 @@ from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.readings import probe_range
 from memsr_compiler.teachers.teacher import Teacher, measure_takes
 from memsr_compiler.tflite.model import TFLITE
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, list_parameters
 from memsr_compiler.trace.trace import trace
 
 
@@ -158,7 +158,7 @@ def count_live(file: NetworkFile, cost: Cost | None) -> int:
 
 def count_module(module: nn.Module) -> tuple[int | None, Cost | None]:
     """Count parameters and cost of a teacher's module, see `count_cost`."""
-    parameters = sum(p.numel() for p in module.parameters()) or None  # a module made of ONNX has constants
+    parameters = sum(p.numel() for p in list_parameters(module).values()) or None  # a module made of ONNX has constants
     try:
         cost = cost_of_graph(trace(module).graph)
     except UnsupportedModel:

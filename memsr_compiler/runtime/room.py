@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.info import Takes
-from memsr_compiler.torch_helpers import copy_module, prepare
+from memsr_compiler.torch_helpers import copy_module, list_weights, prepare
 
 SMALL = 1 << 16
 """Pixels of an image for which nothing is counted: that takes longer, and no network that is run here takes a GiB."""
@@ -60,7 +60,7 @@ def least_memory(module: nn.Module, shape: tuple[int, ...]) -> int | None:
     """
     network = prepare(copy_module(module, torch.float32), "meta")
     image = torch.empty(shape, device="meta")
-    ledger = _Ledger((image, *network.parameters(), *network.buffers()))
+    ledger = _Ledger((image, *list_weights(network).values()))
     try:
         with torch.no_grad(), ledger:
             network(image)

@@ -260,6 +260,7 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     except TypeError as error:
         names = ", ".join(taken.parameters) or "no arguments"
         raise InvalidInput(f"--arch {name}: {error}. It takes {names}: say them as --arch-args NAME=VALUE.") from error
+    _check_texts(options, taken, name)
     try:
         network = build(**options)
     except InvalidInput:
@@ -269,6 +270,30 @@ def call(build: Callable[..., object], options: Mapping[str, object], name: str)
     if not isinstance(network, nn.Module):
         raise InvalidInput(f"--arch {name}: returned a {type(network).__name__}, not a torch.nn.Module.")
     return network
+
+
+def _check_texts(options: Mapping[str, object], taken: inspect.Signature, name: str) -> None:
+    """Raises InvalidInput for clip=no where code wants yes or no: any text is true.  Warns where that may be so."""
+    for key, value in options.items():
+        if not isinstance(value, str):
+            continue
+        parameter = taken.parameters.get(key)
+        usual = inspect.Parameter.empty if parameter is None else parameter.default
+        kind = usual if parameter is None else parameter.annotation
+        if kind in (bool, "bool") or (isinstance(usual, bool) and value.lower() in _YES_OR_NO):
+            raise InvalidInput(f"--arch {name}: {key} is {value!r}; want true or false")
+        may_be_text = isinstance(usual, str) or kind in (str, "str")
+        if isinstance(usual, (int, float)) or (value.lower() in _YES_OR_NO and not may_be_text):
+            log.warning(
+                "--arch %s: %s is taken as the text %r, which is true wherever code asks; if that is not meant, write "
+                "true, false or a number",
+                name,
+                key,
+                value,
+            )
+
+
+_YES_OR_NO = frozenset({"yes", "no", "on", "off", "y", "n", "t", "f", "enabled", "disabled"})
 
 
 def _require_kinds(options: Mapping[str, object], family: Family) -> None:

@@ -41,10 +41,16 @@ class Asked:
 
     def number(self, node: fx.Node) -> int | None:
         """The length of an axis that hangs on no size; None of other values."""
+        value = self.told(node)
+        return value if isinstance(value, int) else None
+
+    def told(self, node: fx.Node) -> int | torch.dtype | torch.device | None:
+        """The same, and the type or the device of a tensor."""
         if not self._is_known(node):
             return None
         first, *others = (known[node] for known in self.known if node in known)
-        return first if type(first) is int and all(other == first for other in others) else None
+        usual = type(first) in (int, torch.dtype, torch.device) and all(other == first for other in others)
+        return first if usual else None
 
     def list_values(self, node: fx.Node) -> list[Any]:
         """A value for images of `SIDES`; none where it is not known."""

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from memsr_compiler.torch_helpers import InFloat64, copy_module
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_buffers
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
@@ -165,7 +165,7 @@ def _list_operations(
 
     At the end what the result's sides are of the image's: a crop to so many pixels is the same operation.
     """
-    recorder = _Recorder(known, most, _Held((b.data_ptr(), b.shape) for b in model.buffers()))
+    recorder = _Recorder(known, most, _Held((b.data_ptr(), b.shape) for b in list_buffers(model).values()))
     try:
         with recorder:
             y: Tensor = model(torch.empty(images, channels, *size, dtype=torch.float64))

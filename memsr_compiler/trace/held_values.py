@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.closures import PLAIN, is_plain_tuple
+from memsr_compiler.torch_helpers import require_told_apart
 from memsr_compiler.trace.noted import (
     ABSENT,
     Change,
@@ -77,6 +78,8 @@ def leaving_values(read: Callable[Concatenate[nn.Module, P], R]) -> Callable[Con
 
     @wraps(read)
     def leave(model: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(model, nn.Module):
+            require_told_apart(model)
         with putting_back(model):
             return read(model, *args, **kwargs)
 

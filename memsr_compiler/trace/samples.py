@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, list_weights
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -206,7 +206,7 @@ ALONE = (
 
 def types_of_weights(model: nn.Module) -> set[torch.dtype]:
     """The floating types of a network's parameters and buffers."""
-    return {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()}
+    return {t.dtype for t in list_weights(model).values() if t.is_floating_point()}
 
 
 def measure_in_float32(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> float:
@@ -293,9 +293,8 @@ def has_changed(ran: nn.Module, model: nn.Module) -> bool:
 
 
 def _list_changed(ran: nn.Module, model: nn.Module) -> list[str]:
-    before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    after = [*ran.named_parameters(), *ran.named_buffers()]
-    return [name for name, t in after if name not in before or not torch.equal(t, before[name].to(t))]
+    before, after = list_weights(model), list_weights(ran)
+    return [name for name, t in after.items() if name not in before or not torch.equal(t, before[name].to(t))]
 
 
 def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
@@ -322,7 +321,7 @@ def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int,
 def _makes_a_difference(names: Sequence[str], ran: nn.Module, image: Tensor) -> bool:
     """Whether other values of these weights, few or many calls, change what the network gives."""
     other = copy_module(ran, None)
-    held = dict(other.named_parameters()) | dict(other.named_buffers())
+    held = list_weights(other)
     with InFloat64(), torch.no_grad():
         expected = ran(image.clone())
         for step in (1, _MANY):

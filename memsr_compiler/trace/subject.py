@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, unwrap_inside
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
 from memsr_compiler.trace.first_runs import require_nothing_of_the_first, run_as_it_is
 from memsr_compiler.trace.fx_reader import module_of
 from memsr_compiler.trace.held_values import Held, putting_back
@@ -62,7 +61,7 @@ class Subject:
     """A network that is to be read.
 
     model     the network, or a copy with the weights that a run of it leaves
-    given     the network itself, or a copy where a run would change it; None where torch would compile it first
+    given     the network itself, as it was given; without what shares batches out among processes, which waits for them
     exact     its copy in float64, which gave the samples
     samples   for each number of channels that it takes
     errors    for the others what it raises, and where
@@ -74,7 +73,7 @@ class Subject:
     """
 
     model: nn.Module
-    given: nn.Module | None
+    given: nn.Module
     exact: nn.Module
     samples: Mapping[int, Sequence[Sample]]
     errors: Mapping[int, str]
@@ -147,7 +146,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     Raises InvalidInput as `require_readable`, for random numbers, and for train mode where it counts; UnsupportedModel
     for weights set by the image.
     """
-    model = unwrap_inside(model)
+    itself, model = model, unwrap_inside(model)
+    if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in itself.modules()):
+        itself = model
     _require_numbers(model)
     _require_own_calls(model)
     tell_guarded(model)
@@ -176,7 +177,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         reference = copy_module(model, torch.float64)
         samples, errors = take_samples(reference, input_range, sizes)
     if samples and (private.used or _shared_chance() != before):
-        _require_no_chance(reference, samples)
+        _require_no_chance(reference, copy_module(model, torch.float64), samples)
     if samples and any(module.training for module in model.modules()):
         _require_mode(model, next(iter(samples.values())))
     if samples and has_changed(reference, model):
@@ -189,8 +190,6 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    compiled = any(module._compiled_call_impl is not None for module in given.modules())
-    itself = None if compiled else given if given is model else copy_module(given, None)
     return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
 
 
@@ -303,12 +302,20 @@ def _require_mode(model: nn.Module, samples: Sequence[Sample]) -> None:
         )
 
 
-def _require_no_chance(model: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
-    """Raises InvalidInput where the random numbers that a network draws count; one may make a layer as it runs."""
+def _require_no_chance(model: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
+    """Raises InvalidInput where the random numbers that a network draws count.
+
+    fresh   a copy that has not run yet: what is made of them in a first run, such as a layer, stays
+    """
     image, first = next(iter(samples.values()))[0]
     with InFloat64():
         if all(torch.equal(model(image.clone()), first) for _ in range(_DRAWS)):
-            return
+            if torch.equal(fresh(image.clone()), first):
+                return
+            raise InvalidInput(
+                f"{type(model).__name__} makes something of random numbers when it runs first, such as a layer, and "
+                "keeps that; run it on an image once, load its weights then, and give it afterwards"
+            )
     first_way = "call model.eval() first, or " if any(module.training for module in model.modules()) else ""
     raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
@@ -333,9 +340,10 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
 
 def _compare_types(subject: Subject) -> None:
     """Warn of a network that is another in float32 than in float64; raise InvalidInput where the network itself is."""
-    name, given = type(subject.model).__name__, subject.given
-    itself = math.nan if given is None else measure_as_it_is(given, subject.exact, subject.samples)
-    if given is not None and itself == 0 and types_of_weights(given) == {torch.float32}:
+    name = type(subject.model).__name__
+    with running_itself(subject.given):
+        itself = measure_as_it_is(subject.given, subject.exact, subject.samples)
+    if itself == 0 and types_of_weights(subject.given) == {torch.float32}:
         return
     if off := measure_in_float32(subject.model, subject.samples):
         log.warning(
@@ -349,7 +357,7 @@ def _compare_types(subject: Subject) -> None:
             "its code asks for the type of its weights, or its copies lack something (__deepcopy__, __getstate__, "
             "hooks on what torch.fx made, a graph that was changed and not recompiled)"
         )
-        if given is not None and (place := _find_written(given, subject)):
+        if place := _find_written(subject.given, subject):
             why = (
                 f"its copies write into it, in {place}, as their code names the network by a global, a class or "
                 "something else that copies have in common; let that come to it by self, or by the module of a hook"
@@ -396,7 +404,10 @@ def require_readable(model: nn.Module) -> None:
             raise InvalidInput(
                 f"{name or 'the network'}: {type(module).__name__} is in train mode; call model.eval() first"
             )
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        variance = module.running_var if isinstance(module, nn.modules.batchnorm._NormBase) else None
+        if variance is not None and bool((variance + module.eps < 0).any()):
+            raise InvalidInput(f"{name or 'the network'}: running_var has values below 0; the checkpoint is damaged")
+    for name, tensor in list_weights(model).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{name}: has NaN or infinite values; the checkpoint is damaged or training diverged")
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from memsr_compiler.torch_helpers import list_weights
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 
 _THE_SAME_OF_ALL = frozenset((
@@ -119,7 +120,7 @@ def _are_one(tensor: Tensor, other: Any) -> bool:
 
 def has_marked_tensors(model: nn.Module) -> bool:
     """Whether some parameter or buffer has attributes that somebody gave it, of which copies of it know nothing."""
-    return any(bool(vars(t)) for t in (*model.parameters(), *model.buffers()))
+    return any(bool(vars(t)) for t in list_weights(model).values())
 
 
 def _find_asker() -> FrameType:

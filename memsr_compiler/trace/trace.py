@@ -225,6 +225,11 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
             )
         difference = float((expected - result).abs().max())
         if not difference <= most_off(expected):
+            if not bool(torch.isfinite(expected).all()):
+                raise UnsupportedModel(
+                    f"{type(model).__name__} itself gives NaN or infinite values for a usual image; its weights are "
+                    "damaged, or it divides by 0"
+                )
             if not several:
                 require_no_value_question(model, [Sample(image, expected)])
             why = TOGETHER if several else differs_by(copy_module(model, torch.float64), image, _UNSTEADY)

@@ -20,7 +20,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import InFloat64, copy_module, writes_in_place
+from memsr_compiler.torch_helpers import (
+    InFloat64,
+    copy_module,
+    list_buffers,
+    list_parameters,
+    list_weights,
+    writes_in_place,
+)
 from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
 from memsr_compiler.trace.decisions import HOW_MANY
 from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
@@ -103,7 +110,7 @@ def export_module(model: nn.Module, channels: int) -> tuple[fx.GraphModule, Call
     kinds = [spec.kind for spec in signature.output_specs]  # an input changed in place is an output too
     returned.args = (tuple(a for a, k in zip(returned.args[0], kinds, strict=True) if k is OutputKind.USER_OUTPUT),)
     model = copy_module(model, torch.float64)  # weights that are computed from others are then computed exactly
-    exact = dict(model.named_parameters()) | dict(model.named_buffers())
+    exact = list_weights(model)
     inputs = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
@@ -232,6 +239,8 @@ class _Proxy(fx.Proxy):
     def __hash__(self) -> int:
         """A size among others, `x.shape[2] in {720, 1080}`, would be none of them."""
         assert isinstance(self.tracer, _Tracer), "who makes these"
+        if asks_no_size(self.node) and (told := self.tracer.asked.told(self.node)) is not None:
+            return hash(told)  # of keys of a table, `(x.device, x.dtype)`, which are compared then
         if self.node.target == "item" or not self.tracer.asked.is_tensor(self.node):
             raise fx.proxy.TraceError("symbolically traced sizes cannot be used as inputs to control flow")
         return super().__hash__()
@@ -333,7 +342,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, model: nn.Module, channels: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.channels, self.dtype = channels, dtype
-        self.weights = dict(model.named_parameters())
+        self.weights = list_parameters(model)
         self.paths = {id(weight): path for path, weight in self.weights.items()}
         attributes = (value for module in model.modules() for value in vars(module).values())
         self.named = Unchanged([*model.buffers(), *(value for value in attributes if isinstance(value, Tensor))])
@@ -437,8 +446,8 @@ class _Tracer(fx.Tracer):
             pass
         if only_tells(places):
             return own
-        if asks_no_size(node) and (number := self.asked.number(node)) is not None:
-            return format(number, spec)
+        if asks_no_size(node) and (told := self.asked.told(node)) is not None:
+            return format(told, spec)
         what = HOW_MANY if asks_how_many(node) else "symbolically traced texts"
         raise fx.proxy.TraceError(f"{what} cannot be used as inputs to control flow")
 
@@ -451,4 +460,4 @@ class _Tracer(fx.Tracer):
         if path in self.weights:
             return self.weights[path].detach()
         made = {name: tensor for tensor, name in self.tensor_attrs.items() if isinstance(tensor, Tensor)}
-        return made[path] if path in made else dict(self.root.named_buffers())[path]
+        return made[path] if path in made else list_buffers(self.root)[path]

@@ -29,6 +29,13 @@ def not_a_network() -> int:
     return 3
 
 
+def with_options(
+    act: bool = True, clip: object = False, gain: object = 1.0, mode: object = "on", **free: object
+) -> nn.Module:
+    """A network that takes options of several kinds, most of them undeclared."""
+    return UserNetwork(5)
+
+
 def on_meta() -> nn.Module:
     """A network without numbers."""
     with torch.device("meta"):

@@ -1093,6 +1093,31 @@ def test_arguments_of_another_kind_are_refused(option: dict[str, object], messag
         read_teacher(tmp_path / "a.pth", arch="compact", arch_args=option, probe=False)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"clip": "no"}, "--arch helpers.user_code:with_options: clip is 'no'; want true or false"),
+        ({"clip": "Off"}, "clip is 'Off'; want true or false"),
+        ({"act": "nope"}, "act is 'nope'; want true or false"),
+    ],
+)
+def test_so_are_those_of_own_code(option: dict[str, object], message: str, tmp_path: Path) -> None:
+    torch.save(UserNetwork(5).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(InvalidInput, match=message):
+        read_teacher(tmp_path / "a.pth", arch="helpers.user_code:with_options", arch_args=option, probe=False)
+
+
+def test_texts_that_may_be_meant_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save(UserNetwork(5).state_dict(), tmp_path / "a.pth")
+    given = {"clip": "hard", "gain": "2x", "mode": "off", "free": "no", "words": "many"}
+    read_teacher(tmp_path / "a.pth", arch="helpers.user_code:with_options", arch_args=given, probe=False)
+    assert {line.partition(",")[0].partition(": ")[2] for line in caplog.messages} == {
+        "clip is taken as the text 'hard'",
+        "gain is taken as the text '2x'",
+        "free is taken as the text 'no'",
+    }
+
+
 @pytest.mark.parametrize("kind", ["F4", "F6_E3M2", "F8_E8M0"])
 def test_safetensors_of_types_that_torch_has_not_name_tensor_and_type(kind: str, tmp_path: Path) -> None:
     size = 16 if kind == "F8_E8M0" else 16 * int(kind[1]) // 8

@@ -83,6 +83,74 @@ def test_a_network_whose_copies_are_another_is_refused(make: Callable[[], nn.Mod
         trace(make().eval())
 
 
+class Forgetful(Net):
+    """Its copies lack a table."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "scales": [1.0]}
+
+
+class Counting(Forgetful):
+    steps: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steps", torch.zeros(1))
+        self.seen = self.steps.expand(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps.add_(1)
+        return super().forward(x)
+
+
+class Ended(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1)
+
+
+def ended_by_a_program(network: nn.Module) -> nn.Module:
+    """One that asks for sizes, as torch.export makes them."""
+    free = torch.export.Dim.DYNAMIC
+    program = torch.export.export(Ended(), (torch.rand(1, 3, 24, 32),), dynamic_shapes=({2: free, 3: free},))
+    return nn.Sequential(network, program.module())
+
+
+def compiled(network: nn.Module) -> nn.Module:
+    network.compile(backend="eager")
+    return network
+
+
+def compiled_within(network: Net) -> nn.Module:
+    network.a = torch.compile(network.a, backend="eager")  # type: ignore[assignment]
+    return network
+
+
+def shared_within(network: Net) -> nn.Module:
+    network.a = nn.DataParallel(network.a)  # type: ignore[assignment]
+    return network
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler and torch.export, about themselves
+@pytest.mark.parametrize("kind", [Forgetful, Counting])
+@pytest.mark.parametrize("put", [lambda n: n, ended_by_a_program, compiled, compiled_within, shared_within])
+def test_it_is_the_network_itself_that_copies_are_compared_with(
+    put: Callable[[Net], nn.Module], kind: type[Net], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another copy was, of what holds compiled modules, or changes what it holds: one that lacked the same."""
+    honest, image = kind().eval(), torch.rand(1, 3, 9, 8)
+    traced = trace(put(honest))
+    assert not [record for record in caplog.records if record.name.startswith("memsr_compiler")]
+    with torch.no_grad():
+        expected = nn.Sequential(honest, Ended())(image) if put is ended_by_a_program else honest(image)
+    assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), expected, atol=1e-5)
+    network = kind().eval()
+    network.scales = [3.0]
+    with pytest.raises(InvalidInput, match=IS_ANOTHER):
+        trace(put(network))
+    if isinstance(network, Counting):
+        assert network.steps == 0 and network.scales == [3.0]
+
+
 class AsksItsWeights(Net):
     """Takes another way for weights of one type, which a copy in float64 does not."""
 

@@ -18,6 +18,7 @@ from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.decisions import OTHERS, find_other_size
 from memsr_compiler.trace.statements import answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, trace
 from memsr_compiler.trace.unheard import noting_code
 
 
@@ -187,6 +188,42 @@ def test_a_size_among_others_is_looked_for(
 ) -> None:
     compile_to_plain(Sized(change).eval())
     assert "decides by the size" in caplog.text
+
+
+class Caching(Sized):
+    """Keeps a kernel for each key."""
+
+    def __init__(self, key: Callable[[Tensor], object]) -> None:
+        super().__init__(lambda y: y)
+        self.key, self.kernels = key, dict[object, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = self.key(x)
+        if key not in self.kernels:
+            self.kernels[key] = torch.full((3, 1, 3, 3), 0.125).to(x)
+        return super().forward(F.conv2d(x, self.kernels[key], padding=1, groups=3))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda x: (x.device, x.dtype),
+        lambda x: x.device,
+        lambda x: x.shape[1],
+        lambda x: str(x.device),
+        lambda x: f"{x.device}:{x.dtype}",
+    ],
+)
+def test_kernels_by_type_and_device_are_no_decision(
+    key: Callable[[Tensor], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were said to decide by the size."""
+    traced = trace(Caching(key).eval())
+    assert traced.reader == SYMBOLIC and "size" not in caplog.text
+    with torch.no_grad():
+        image = torch.rand(1, 3, 5, 4, dtype=torch.float64)
+        network = Caching(key).double()
+        torch.testing.assert_close(GraphModule(trace(network.eval()).graph)(image), network(image))
 
 
 class Counting(Deciding):

@@ -266,6 +266,31 @@ def test_a_layer_that_forward_makes_may_draw_numbers_that_do_not_count() -> None
     trace(Between(edges))
 
 
+class MadeAtFirst(Between):
+    """What it makes when it runs first is used from then on."""
+
+    def __init__(self, make: Callable[[Tensor], nn.Module | Tensor]) -> None:
+        super().__init__(lambda x: x)
+        self.make = make
+        self.made: nn.Module | Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.made is None:
+            self.made = self.make(x)
+        return super().forward(self.made(x) if isinstance(self.made, nn.Module) else x * self.made)
+
+
+@pytest.mark.parametrize("make", [lambda x: nn.Conv2d(x.shape[1], 3, 1), lambda x: torch.rand(1, 3, 1, 1)])
+def test_what_is_made_of_random_numbers_in_the_first_run_is_told(make: Callable[[Tensor], nn.Module | Tensor]) -> None:
+    """It was said to keep something of its first image."""
+    network = MadeAtFirst(make).eval()
+    with pytest.raises(InvalidInput, match="MadeAtFirst makes something of random numbers when it runs first"):
+        trace(network)
+    with torch.no_grad():
+        network(torch.rand(1, 3, 4, 5))
+    trace(network.eval())
+
+
 def test_a_network_that_fails_itself_says_so(exports: list[Any]) -> None:
     def fail(y: Tensor) -> Tensor:
         raise RuntimeError(f"no weights were downloaded{chr(10)}for {len(y)} images")
