@@ -262,20 +262,25 @@ def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
 @contextmanager
 def running_itself(model: nn.Module) -> Iterator[None]:
     """Let a network itself, no copy, be run: without compiling it, and with what that writes into tensors put back."""
-    held = [_bytes_of(t) for _, module in walk(model) for t in _list_tensors(vars(module)) if _has_numbers(t)]
-    memory = {part.data_ptr(): part for part in held}.values()
+    tensors = [t for _, module in walk(model) for t in _list_tensors(vars(module)) if has_numbers(t)]
+    data = [t.data for t in tensors]
+    memory = {part.data_ptr(): part for part in map(_bytes_of, tensors)}.values()
     before = [part.clone() for part in memory]
     compiled = any(_is_compiled(module) or module._compiled_call_impl is not None for _, module in walk(model))
     with torch.compiler.set_stance("force_eager") if compiled else nullcontext():
         try:
             yield
         finally:
+            for tensor, own in zip(tensors, data, strict=True):
+                if (tensor.data_ptr(), tensor.shape) != (own.data_ptr(), own.shape):
+                    tensor.data = own
             for part, numbers in zip(memory, before, strict=True):
                 if not torch.equal(part, numbers):
                     part.copy_(numbers)
 
 
-def _has_numbers(tensor: Tensor) -> bool:
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor lies in memory, as none does on meta, nor a weight whose `data` was set to a fake tensor."""
     return tensor.layout == torch.strided and tensor.untyped_storage().device.type != "meta"
 
 
@@ -349,8 +354,8 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 def _asks_for_copy(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a cast gives another tensor of one in float32, into which code may write: to float64, or copy=True."""
     flags = [value for value in args if isinstance(value, bool)]  # non_blocking, copy
-    asked = (*args, *kwargs.values())
-    wide = any(value is kind for value in asked for kind in (torch.float64, float)) or "torch.DoubleTensor" in asked
+    asked = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, type, torch.dtype))]
+    wide = not _WIDE.isdisjoint(asked)
     return func is Tensor.double or wide or bool(kwargs.get("copy")) or any(flags[1:])
 
 
@@ -362,6 +367,7 @@ def writes_in_place(func: Callable[..., Any]) -> bool:
 _DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
+_WIDE = frozenset([torch.float64, float, torch.DoubleTensor, "torch.DoubleTensor"])
 _CASTS = frozenset([Tensor.float, Tensor.double, Tensor.to, Tensor.type, Tensor.type_as])
 _DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
 _SHARING = (torch.as_tensor, torch.asarray)

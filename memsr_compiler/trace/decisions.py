@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from memsr_compiler.torch_helpers import InFloat64, copy_module, list_buffers
+from memsr_compiler.torch_helpers import InFloat64, copy_module, has_numbers, list_buffers
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
@@ -224,7 +224,7 @@ def _name_tensor(value: Tensor, held: _Held) -> str:
     from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
     constant = value.constant if isinstance(value, FakeTensor) else value
-    if constant is None:
+    if constant is None or not has_numbers(constant):
         return ""
     with unset_fake_temporarily():
         place = constant.data_ptr()

@@ -236,8 +236,11 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
     mean_or_max, little = (torch.mean, 1 / 8) if half else (torch.max, 1 / 512)
     most = math.nan
     known = next(iter(samples.values()))
-    for image, result in (*known, *_take_plain(exact, known[0].image)):
-        off = _off_in(kind, model, image, result, mean_or_max)
+    image, result = known[0]
+    reach = float(mean_or_max(result.abs())) if isinstance(result, Tensor) else 0.0  # black makes little but biases
+    plain = ((*sample, reach) for sample in _take_plain(exact, image))
+    for image, result, least in (*((*sample, 0.0) for sample in known), *plain):
+        off = _off_in(kind, model, image, result, mean_or_max, least)
         most = most if math.isnan(off) else max(0.0, most)
         if little < off < math.inf and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)):
             most = max(most, off)
@@ -275,11 +278,17 @@ class _Rounding(TorchFunctionMode):
 
 
 def _off_in(
-    kind: torch.dtype, model: nn.Module, image: Tensor, exact: Any, mean_or_max: Callable[[Tensor], Tensor] = torch.max
+    kind: torch.dtype,
+    model: nn.Module,
+    image: Tensor,
+    exact: Any,
+    mean_or_max: Callable[[Tensor], Tensor] = torch.max,
+    least: float = 0.0,
 ) -> float:
+    """Difference of a network's result from the exact one, of what that reaches, `least` at least; NaN for none."""
     try:
         result = model(image.to(first_weight(model).device, kind)).to("cpu", torch.float64)
-        return float(mean_or_max((result - exact).abs()) / mean_or_max(exact.abs()))
+        return float(mean_or_max((result - exact).abs()) / mean_or_max(exact.abs()).clamp_min(least))
     except Exception:  # whatever the model's own code raises
         return math.nan
 
