@@ -368,9 +368,9 @@ _DEEPEST = 8  # lists within each other that an operation is given
 _IN_PLACE = re.compile(r"(?!__).*[^_]_|__(setitem|i(?!nvert|ndex|nt)[a-z]+)__")
 _PUT_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 _WIDE = frozenset([torch.float64, float, torch.DoubleTensor, "torch.DoubleTensor"])
-_CASTS = frozenset([Tensor.float, Tensor.double, Tensor.to, Tensor.type, Tensor.type_as])
-_DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
 _SHARING = (torch.as_tensor, torch.asarray)
+_CASTS = frozenset([Tensor.float, Tensor.double, Tensor.to, Tensor.type, Tensor.type_as, *_SHARING])
+_DRAWN = frozenset([Tensor.normal_, Tensor.random_, Tensor.uniform_])
 _OF_NUMBERS = frozenset([
     *_SHARING, torch.tensor, torch.scalar_tensor, torch.full, torch.full_like, Tensor.new_tensor, Tensor.new_full,
 ])  # fmt: skip
