@@ -168,9 +168,9 @@ CASTS: dict[str, Callable[[Tensor], Tensor]] = {
     "double": lambda held: held.detach().double(),
     "to float64": lambda held: held.to(torch.float64),
     "type": lambda held: held.type("torch.DoubleTensor"),
-    "type itself": lambda held: held.type(torch.DoubleTensor),
+    "type itself": lambda held: held.type(torch.DoubleTensor),  # type: ignore[call-overload]
     "as_tensor": lambda held: torch.as_tensor(held, dtype=torch.float64),
-    "asarray": lambda held: torch.asarray(held, dtype=torch.float64),
+    "asarray": lambda held: torch.asarray(held.detach(), dtype=torch.float64),
     "copy": lambda held: held.to(torch.float32, copy=True),
     "copy by place": lambda held: held.to(torch.float32, False, True),
 }
