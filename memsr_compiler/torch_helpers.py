@@ -319,7 +319,8 @@ class InFloat64(TorchFunctionMode):
             return _run_mixed(func, args, kwargs)
         result = func(*args, **kwargs)
         made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
-        if not made or func is torch.empty_strided:  # of which torch.export makes tensors without numbers
+        exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
+        if not made or exports:  # by which torch.export makes tensors without numbers
             return result
         if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
             shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
@@ -350,7 +351,8 @@ def _asks_for_copy(func: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
     """Whether a cast gives another tensor of one in float32, into which code may write: to float64, or copy=True."""
     flags = [value for value in args if isinstance(value, bool)]  # non_blocking, copy
     asked = (*args, *kwargs.values())
-    wide = any(value is kind for value in asked for kind in (torch.float64, float)) or "torch.DoubleTensor" in asked
+    wide = any(value is kind for value in asked for kind in (torch.float64, float))
+    wide = wide or any(isinstance(value, str) and value == "torch.DoubleTensor" for value in asked)
     return func is Tensor.double or wide or bool(kwargs.get("copy")) or any(flags[1:])
 
 
