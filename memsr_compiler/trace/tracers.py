@@ -345,7 +345,9 @@ class _Tracer(fx.Tracer):
         self.weights = list_parameters(model)
         self.paths = {id(weight): path for path, weight in self.weights.items()}
         attributes = (value for module in model.modules() for value in vars(module).values())
-        self.named = Unchanged([*model.buffers(), *(value for value in attributes if isinstance(value, Tensor))])
+        self.named = Unchanged(
+            [*list_buffers(model).values(), *(value for value in attributes if isinstance(value, Tensor))]
+        )
         self.changed: set[str] = set()  # weights that the graph changes
 
     def create_args_for_root(
