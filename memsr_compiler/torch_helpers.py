@@ -324,7 +324,8 @@ class InFloat64(TorchFunctionMode):
             return _run_mixed(func, args, kwargs)
         result = func(*args, **kwargs)
         made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
-        if not made or func is torch.empty_strided:  # of which torch.export makes tensors without numbers
+        exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
+        if not made or exports:  # by which torch.export makes tensors without numbers
             return result
         if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
             shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy

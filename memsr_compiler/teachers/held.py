@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.teachers.wrappers import Weights, read_notes, some
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, list_weights, walk
 
 Load: TypeAlias = Callable[[nn.Module, Weights], None]
 _COUNTER = "num_batches_tracked"  # of training steps, which evaluation does not use
@@ -36,11 +36,10 @@ def list_saved(network: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers that a state dict holds, by their names."""
     passing = {
         f"{path}.{name}" if path else name
-        for path, module in network.named_modules()
+        for path, module in walk(network)
         for name in module._non_persistent_buffers_set
     }
-    buffers = {name: tensor for name, tensor in network.named_buffers() if name not in passing}
-    return {**dict(network.named_parameters()), **buffers}
+    return {name: tensor for name, tensor in list_weights(network).items() if name not in passing}
 
 
 @torch.no_grad()

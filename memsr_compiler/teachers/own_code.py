@@ -36,7 +36,7 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
     factory = import_factory(arch)
     imported = _read_random_state()
     build = partial(_build, factory, arch, options, state)
-    given, network = build()
+    given, network = build(known=False)
     tell_guarded(given)
     reason = _compare_with_another(given, network, build, arch, drew=_read_random_state().drew_since(imported))
     if not reason and imported.drew_since(before):
@@ -48,7 +48,7 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
 
 
 def _compare_with_another(
-    given: nn.Module, network: nn.Module, build: Callable[[], tuple[nn.Module, nn.Module]], arch: str, *, drew: bool
+    given: nn.Module, network: nn.Module, build: Callable[..., tuple[nn.Module, nn.Module]], arch: str, *, drew: bool
 ) -> str:
     """Words on why a second network tells nothing of numbers drawn as it is built; "": it does.
 
@@ -59,7 +59,7 @@ def _compare_with_another(
     torch.rand(())  # so that code that begins with the same seed each time is seen to have drawn
     before = _read_random_state()
     try:
-        given_again, again = build()
+        given_again, again = build(known=True)
     except InvalidInput as error:
         return f"the second time: {str(error).removeprefix(f'--arch {arch}: ')}"
     drew_again = _read_random_state().drew_since(before)
@@ -101,9 +101,12 @@ def import_factory(arch: str) -> Callable[..., object]:
 
 
 def _build(
-    factory: Callable[..., object], arch: str, options: Mapping[str, object], state: StateDict
+    factory: Callable[..., object], arch: str, options: Mapping[str, object], state: StateDict, *, known: bool
 ) -> tuple[nn.Module, nn.Module]:
-    """The module that the code gives, and it with these weights, without what torch.compile and torch.export add."""
+    """The module that the code gives, and it with these weights, without what torch.compile and torch.export add.
+
+    known   as in `load_strictly`
+    """
     anew = tree_map(lambda value: value, dict(options))  # tables out of which code may take what it has read
     given = call(factory, anew, arch)
     try:
@@ -116,7 +119,7 @@ def _build(
             f"--arch {arch}: does not call super().__init__() in each of its modules ({told})."
         ) from error
     network = without_guards(network)
-    load_strictly(network, state, arch)
+    load_strictly(network, state, arch, known=known)
     return given, prepare(network)
 
 

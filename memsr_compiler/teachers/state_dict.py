@@ -31,7 +31,7 @@ from memsr_compiler.teachers.wrappers import (
     strip_prefixes,
     without_counters,
 )
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, list_parameters
 
 _MAX_SHARING = 64  # a recursive network may list one tensor under many names; a hostile file under millions
 _ALIGNMENT = 64  # bytes: torch's own, by which its kernels are chosen, and with them the last bits of results
@@ -160,21 +160,23 @@ def find_stated(remarks: Remarks, match: Match) -> dict[str, object]:
     return remarks.arguments({**({"scale": (2, 3, 4)} if asked else {}), **match.unsaid})
 
 
-def load_strictly(network: nn.Module, state: StateDict, name: str) -> None:
+def load_strictly(network: nn.Module, state: StateDict, name: str, *, known: bool = False) -> None:
     """Copy the weights into the network; every key and shape of its must be there.
 
-    name  what to call the network in the Misfit that lists the differences
+    name   what to call the network in the Misfit that lists the differences
+    known  whether such a network has taken these weights before, so that its own code is not asked for all that again
 
     Where more than torch's comparison of names takes part in loading (hooks that rename, `set_extra_state`), that says
     what fits.  Of a file that holds more than the network that network is taken, see `wrappers`.
     """
     expected = _list_expected(network, name)
     part = find_part(state, lambda part: not _differences(_with_norm_counters(part, expected), expected))
-    if part is None and _loads_by_own_code(network):
-        fitted = _choose_by_trial(network, state, expected, name)
+    tried = part is None and _loads_by_own_code(network)
+    if tried:
+        fitted = _choose_by_trial(network, state, expected, name, known=known)
     else:
         fitted = _fit(state if part is None else part, expected, name)
-    if problem := _load_into(network, fitted):
+    if problem := _load_into(network, fitted, known=known or tried):
         raise Misfit(_say_misfit(name, problem))
 
 
@@ -207,31 +209,34 @@ def _loads_by_own_code(network: nn.Module) -> bool:
     )
 
 
-def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, name: str) -> StateDict:
+def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, name: str, *, known: bool) -> StateDict:
     """The state dict that the network's own code accepts, without a prefix if need be.  Raises Misfit for none."""
     versions = [_pass_over(version, expected) for version in strip_prefixes(state)]
-    problems = [_try(network, version, expected) for version in versions]
+    problems = [_try(network, version, expected, known=known) for version in versions]
     if "" not in problems:
         nearest = max(range(len(versions)), key=lambda i: len(versions[i].keys() & expected.keys()))
         raise Misfit(_say_misfit(name, problems[nearest]))
     return versions[problems.index("")]
 
 
-def _try(network: nn.Module, state: StateDict, expected: StateDict) -> str:
+def _try(network: nn.Module, state: StateDict, expected: StateDict, *, known: bool) -> str:
     """Words on why the network's own code does not take these weights; "": it does."""
     for key, tensor in state.items():  # integers under names that it renames would become weights without a word
         if key not in expected and tensor.numel() > 1 and not tensor.is_floating_point():
             return f"unexpected {key}, which is {tensor.dtype}"
-    return _load_into(copy_module(network, None), state)
+    return _load_into(copy_module(network, None), state, known=known)
 
 
-def _load_into(network: nn.Module, state: StateDict) -> str:
-    """Load weights by the network's own `load_state_dict`; words on what keeps them from it, "" where nothing does."""
-    empty = [key for key, parameter in network.named_parameters() if parameter.is_meta]
+def _load_into(network: nn.Module, state: StateDict, *, known: bool) -> str:
+    """Load weights by the network's own `load_state_dict`; words on what keeps them from it, "" where nothing does.
+
+    known   whether it is known that own code passes over none, which takes as many runs of it as the file has weights
+    """
+    empty = [key for key, parameter in list_parameters(network).items() if parameter.is_meta]
     if empty:
         return f"{some(empty)} is on the device 'meta', which holds no numbers; build the network on the CPU"
     weights = Weights(state, read_notes(state))
-    blank = copy_module(network, None) if _loads_by_own_code(network) else None
+    blank = copy_module(network, None) if not known and _loads_by_own_code(network) else None
     try:
         _give(network, weights)
         return "" if blank is None else say_passed_over(blank, network, weights, _give)

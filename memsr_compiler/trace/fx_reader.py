@@ -310,7 +310,7 @@ class Reader:
                 value = _compute(node, args, kwargs)
             if isinstance(value, str) and any(isinstance(v, (Size, View)) for v in leaves_of(args)):
                 self.builder.give_up(OF_SIZES, DependsOnSize)  # as a text it is another for each
-            return value
+            return value.detach() if isinstance(value, Tensor) else value  # nn.Parameter(...) would be followed back
         except Unreadable as error:
             self._locate(error)
         except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:

@@ -83,9 +83,8 @@ class NotedContainer:
 
     def _is_as_it_was(self) -> bool:
         now, values = self.container, self.values
-        if isinstance(now, dict):
-            return list(now) == list(values) and all(now[key] is value for key, value in values.items())
-        return len(now) == len(values) and all(a is b for a, b in zip(now, values, strict=True))
+        alike = len(now) == len(values) and all(a is b for a, b in zip(now, values, strict=True))  # keys may be tensors
+        return alike and (not isinstance(now, dict) or all(now[key] is value for key, value in values.items()))
 
 
 @dataclass

@@ -351,3 +351,36 @@ def test_what_own_loading_makes_of_weights_is_read(own_code: str, tmp_path: Path
     assert torch.equal(teacher.module(image), network.eval()(image) * 2)
     parted = {**others, "a.weight": wide, "narrow.weight": narrow}
     assert computes(read(parted, f"{own_code}:MergingItself", tmp_path), network)
+
+
+class Counting(Merging):
+    calls = 0
+
+    def change(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        type(self).calls += 1
+        return super().change(state)
+
+
+def test_own_loading_is_tried_once_for_each_weight_that_it_changes(own_code: str, tmp_path: Path) -> None:
+    """Both networks that are built were, twice each: 240 weights that were merged took more than a minute."""
+    state = dict(Loading().state_dict())
+    parts = {"wide": state.pop("a.weight"), "narrow": torch.rand(4, 3, 1, 1), "factor": torch.tensor([2.0])}
+    assert read({**state, **parts}, f"{own_code}:Counting", tmp_path).module is not None
+    assert Counting.calls == 1 + len(parts) + 4  # what is left; each part; two trials, and what is loaded
+
+
+class Grouping(Renaming):
+    """Lists its weights as an optimiser wants them."""
+
+    def named_parameters(self, *others: Any, **more: Any) -> Any:
+        listed = super().named_parameters()
+        return [("all", {"params": [tensor for _, tensor in listed], "lr": 1e-4})]
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return [group for _, group in self.named_parameters()]
+
+
+def test_own_loading_of_a_network_that_lists_its_weights_otherwise(own_code: str, tmp_path: Path) -> None:
+    network = Loading()
+    renamed = {key.replace("a.", "head."): tensor for key, tensor in network.state_dict().items()}
+    assert computes(read(renamed, f"{own_code}:Grouping", tmp_path), network)

@@ -144,3 +144,15 @@ def test_what_is_imported_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.Mo
     assert sys.modules["logs_much"].LINES == [1]
     monkeypatch.delitem(sys.modules, "imported_later")
     monkeypatch.delitem(sys.modules, "logs_much")
+
+
+def test_tables_by_tensors_are_put_back() -> None:
+    """Whether one key is another is a tensor of answers, of which Python makes none."""
+    network: Any = nn.Identity()
+    key = torch.rand(2, 3)
+    network.seen = {key: 1}
+    with putting_back(network) as held:
+        network.seen.clear()
+        network.seen[torch.rand(2, 3)] = 1
+        assert len(held.list_changes()) == 1
+    assert next(iter(network.seen)) is key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -202,5 +203,44 @@ def test_casts_of_features_that_copy_do_so_in_float64() -> None:
             return F.pixel_shuffle(self.tail(y + doubled.float()), 2)
 
     network, image = Twice(by_rows).eval(), torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))
+
+
+TAKEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "to": lambda x: torch.eye(3).expand(4, 1, 3, 3).to(x),
+    "to its type": lambda x: torch.tensor([[0, 0.1, 0], [0.2, 0.3, 0], [0, 0, 0.1]]).expand(4, 1, 3, 3).to(x.dtype),
+    "type_as": lambda x: (torch.arange(9).float() / 9).view(1, 1, 3, 3).repeat(4, 1, 1, 1).type_as(x),
+    "where": lambda x: torch.where(torch.eye(3) > 0, torch.tensor(0.5), torch.tensor(0.1)).expand(4, 1, 3, 3).to(x),
+}
+
+
+class Filtered(Net):
+    """A kernel of its own, which `filter` makes for feature maps, of their type."""
+
+    filter: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.head(x))
+        return F.pixel_shuffle(self.tail(F.conv2d(y, self.filter(y), padding=1, groups=4)), 2)
+
+
+@pytest.mark.parametrize("way", TAKEN)
+def test_kernels_of_the_type_of_feature_maps_are_no_decisions(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whether `x` of `kernel.to(x)` is a word was a decision to a tracer: by the size of the image, it was said."""
+    network, image = Filtered(by_rows).eval(), torch.rand(1, 3, 7, 9)
+    network.filter = TAKEN[way]
+    with caplog.at_level(logging.WARNING):
+        traced = trace(network)
+    assert not caplog.records and not traced.assumed and traced.reader == "torch.fx.symbolic_trace"
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(traced.graph)(image.double()).float(), network(image))
+
+
+def test_kernels_of_a_type_that_is_named_are_read() -> None:
+    """torch.export makes `torch.FloatTensor(numbers)` by a cast of its own, which is to stay one."""
+    network, image = Filtered(by_rows).eval(), torch.rand(1, 3, 7, 9)
+    numbers = np.arange(36.0).reshape(4, 1, 3, 3) / 36
+    network.filter = lambda x: torch.FloatTensor(numbers).type(x.type())
     with torch.no_grad():
         torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))

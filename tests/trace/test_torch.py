@@ -565,3 +565,15 @@ def test_where_a_weight_lies_is_no_decision(caplog: pytest.LogCaptureFixture) ->
 
     compile_to_plain(Merged(lambda x: x))
     assert "decides" not in caplog.text
+
+
+def test_parameters_that_forward_makes_are_read() -> None:
+    """Torch's memory of how it came to them went into the graph, of which the certificate could make no numbers."""
+
+    class Doubled(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.nn.functional.conv2d(x, nn.Parameter(self.conv.weight * 2), padding=1)
+            return y
+
+    read_of = by("symbolic", Doubled(lambda x: x))
+    assert not any(value.requires_grad for op in read_of for value in vars(op).values() if isinstance(value, Tensor))

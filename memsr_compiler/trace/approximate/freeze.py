@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import CertificateError, InvalidGraph, InvalidInput, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.quantities import say_count
-from memsr_compiler.torch_helpers import InFloat64, copy_module, one_thread
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_parameters, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
@@ -268,7 +268,7 @@ def _middle(image: Tensor) -> Tensor:
 
 def _affordable(model: nn.Module, crops: Sequence[Tensor], places: int) -> Sequence[Tensor]:
     """As many of the images, from the first, as the network can be run on once for each place in moderate time."""
-    weights = sum(p.numel() for p in model.parameters())
+    weights = sum(p.numel() for p in list_parameters(model).values())
     count, spent = 0, 0
     while count < len(crops) and (spent := spent + weights * places * crops[count][:, 0].numel()) <= ONE_BY_ONE:
         count += 1

@@ -588,3 +588,11 @@ class Part(nn.Module):
 def test_a_part_of_a_batch_is_no_result() -> None:
     with pytest.raises(UnsupportedModel, match="it takes a part of the batch"):
         freeze(Part(gated(POOLED[0], blocks=1)), images())
+
+
+def test_networks_may_list_their_weights_otherwise() -> None:
+    """As an optimiser wants them: the weights were counted by that list."""
+    network, other = gated(POOLED[0]), gated(POOLED[0])
+    other.load_state_dict(network.state_dict())
+    vars(other)["parameters"] = lambda: [{"params": [], "lr": 1e-4}]
+    assert freeze(other, images(2)).replacements == freeze(network, images(2)).replacements
