@@ -394,7 +394,7 @@ def test_what_is_called_in_place_of_forward_is_refused(path: str) -> None:
     """But not where torch put it there; copies are without it."""
     network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
     module = network.get_submodule(path)
-    module.compile()
+    module.compile(backend="eager")
     trace(network)
     module._compiled_call_impl = lambda x: module.forward(x) * 2
     with pytest.raises(InvalidInput, match=f"^{path or 'Sequential'}: its _compiled_call_impl, which is called in pla"):
