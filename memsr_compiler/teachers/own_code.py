@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PureWindowsPath
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -35,9 +36,9 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
     before = _read_random_state()
     factory = import_factory(arch)
     imported = _read_random_state()
-    build = partial(_build, factory, arch, options, state)
-    given, network = build(known=False)
+    given, network, fitted = _build(factory, arch, options, state)
     tell_guarded(given)
+    build = partial(_build, factory, arch, options, fitted, fitted=True)
     reason = _compare_with_another(given, network, build, arch, drew=_read_random_state().drew_since(imported))
     if not reason and imported.drew_since(before):
         reason = "its module draws some as it is imported"
@@ -48,7 +49,7 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
 
 
 def _compare_with_another(
-    given: nn.Module, network: nn.Module, build: Callable[..., tuple[nn.Module, nn.Module]], arch: str, *, drew: bool
+    given: nn.Module, network: nn.Module, build: Callable[[], _Built], arch: str, *, drew: bool
 ) -> str:
     """Words on why a second network tells nothing of numbers drawn as it is built; "": it does.
 
@@ -59,7 +60,7 @@ def _compare_with_another(
     torch.rand(())  # so that code that begins with the same seed each time is seen to have drawn
     before = _read_random_state()
     try:
-        given_again, again = build(known=True)
+        given_again, again, _ = build()
     except InvalidInput as error:
         return f"the second time: {str(error).removeprefix(f'--arch {arch}: ')}"
     drew_again = _read_random_state().drew_since(before)
@@ -100,12 +101,16 @@ def import_factory(arch: str) -> Callable[..., object]:
     return factory
 
 
-def _build(
-    factory: Callable[..., object], arch: str, options: Mapping[str, object], state: StateDict, *, known: bool
-) -> tuple[nn.Module, nn.Module]:
-    """The module that the code gives, and it with these weights, without what torch.compile and torch.export add.
+_Built: TypeAlias = tuple[nn.Module, nn.Module, StateDict]
 
-    known   as in `load_strictly`
+
+def _build(
+    factory: Callable[..., object], arch: str, options: Mapping[str, object], state: StateDict, *, fitted: bool = False
+) -> _Built:
+    """The module that the code gives; it with these weights, without what torch.compile and torch.export add; and the
+    weights under the names that it takes.
+
+    fitted   as in `load_strictly`
     """
     anew = tree_map(lambda value: value, dict(options))  # tables out of which code may take what it has read
     given = call(factory, anew, arch)
@@ -119,8 +124,8 @@ def _build(
             f"--arch {arch}: does not call super().__init__() in each of its modules ({told})."
         ) from error
     network = without_guards(network)
-    load_strictly(network, state, arch, known=known)
-    return given, prepare(network)
+    state = load_strictly(network, state, arch, fitted=fitted)
+    return given, prepare(network), state
 
 
 @dataclass(frozen=True)

@@ -160,24 +160,27 @@ def find_stated(remarks: Remarks, match: Match) -> dict[str, object]:
     return remarks.arguments({**({"scale": (2, 3, 4)} if asked else {}), **match.unsaid})
 
 
-def load_strictly(network: nn.Module, state: StateDict, name: str, *, known: bool = False) -> None:
-    """Copy the weights into the network; every key and shape of its must be there.
+def load_strictly(network: nn.Module, state: StateDict, name: str, *, fitted: bool = False) -> StateDict:
+    """Copy the weights into the network; every key and shape of its must be there.  Return those that were copied.
 
-    name   what to call the network in the Misfit that lists the differences
-    known  whether such a network has taken these weights before, so that its own code is not asked for all that again
+    name     what to call the network in the Misfit that lists the differences
+    fitted   whether they are what was returned for such a network, so that its own code is not tried on them again
 
     Where more than torch's comparison of names takes part in loading (hooks that rename, `set_extra_state`), that says
     what fits.  Of a file that holds more than the network that network is taken, see `wrappers`.
     """
-    expected = _list_expected(network, name)
-    part = find_part(state, lambda part: not _differences(_with_norm_counters(part, expected), expected))
-    tried = part is None and _loads_by_own_code(network)
-    if tried:
-        fitted = _choose_by_trial(network, state, expected, name, known=known)
-    else:
-        fitted = _fit(state if part is None else part, expected, name)
-    if problem := _load_into(network, fitted, known=known or tried):
+    tried = fitted
+    if not fitted:
+        expected = _list_expected(network, name)
+        part = find_part(state, lambda part: not _differences(_with_norm_counters(part, expected), expected))
+        tried = part is None and _loads_by_own_code(network)
+        if tried:
+            state = _choose_by_trial(network, state, expected, name)
+        else:
+            state = _fit(state if part is None else part, expected, name)
+    if problem := _load_into(network, state, known=tried):
         raise Misfit(_say_misfit(name, problem))
+    return state
 
 
 def _list_expected(network: nn.Module, name: str) -> StateDict:
@@ -209,22 +212,22 @@ def _loads_by_own_code(network: nn.Module) -> bool:
     )
 
 
-def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, name: str, *, known: bool) -> StateDict:
+def _choose_by_trial(network: nn.Module, state: StateDict, expected: StateDict, name: str) -> StateDict:
     """The state dict that the network's own code accepts, without a prefix if need be.  Raises Misfit for none."""
     versions = [_pass_over(version, expected) for version in strip_prefixes(state)]
-    problems = [_try(network, version, expected, known=known) for version in versions]
+    problems = [_try(network, version, expected) for version in versions]
     if "" not in problems:
         nearest = max(range(len(versions)), key=lambda i: len(versions[i].keys() & expected.keys()))
         raise Misfit(_say_misfit(name, problems[nearest]))
     return versions[problems.index("")]
 
 
-def _try(network: nn.Module, state: StateDict, expected: StateDict, *, known: bool) -> str:
+def _try(network: nn.Module, state: StateDict, expected: StateDict) -> str:
     """Words on why the network's own code does not take these weights; "": it does."""
     for key, tensor in state.items():  # integers under names that it renames would become weights without a word
         if key not in expected and tensor.numel() > 1 and not tensor.is_floating_point():
             return f"unexpected {key}, which is {tensor.dtype}"
-    return _load_into(copy_module(network, None), state, known=known)
+    return _load_into(copy_module(network, None), state, known=False)
 
 
 def _load_into(network: nn.Module, state: StateDict, *, known: bool) -> str:

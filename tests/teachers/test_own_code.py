@@ -366,7 +366,7 @@ def test_own_loading_is_tried_once_for_each_weight_that_it_changes(own_code: str
     state = dict(Loading().state_dict())
     parts = {"wide": state.pop("a.weight"), "narrow": torch.rand(4, 3, 1, 1), "factor": torch.tensor([2.0])}
     assert read({**state, **parts}, f"{own_code}:Counting", tmp_path).module is not None
-    assert Counting.calls == 1 + len(parts) + 4  # what is left; each part; two trials, and what is loaded
+    assert Counting.calls == 1 + len(parts) + 3  # what is left; each part; a trial, and both networks
 
 
 class Grouping(Renaming):
