@@ -16,6 +16,7 @@ _OF_FILE = (1057, 1061)  # who wrote it, and a sum by which XMP and IPTC are kno
 
 
 def find_texts(resources: Resources) -> Found:
+    """EXIF, XMP and IPTC among an image's resources, as other files hold them."""
     first = _first_of(resources)
     exif, press = first.get(_EXIF, b""), iptc.whole(first.get(_IPTC, b""))
     others = set(first) - {_RESOLUTION, _IPTC, _PROFILE, _EXIF, _XMP, *_OF_FILE}

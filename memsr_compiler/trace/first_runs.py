@@ -100,6 +100,6 @@ def _differ(one: object, other: object) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) != len(other) or any(map(_differ, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) != list(other) or any(map(_differ, one.values(), other.values()))
+        return one.keys() != other.keys() or any(_differ(value, other[key]) for key, value in one.items())
     numbers = isinstance(one, (int, float)) and isinstance(other, (int, float)) and one != other
     return numbers or isinstance(one, Tensor) != isinstance(other, Tensor)

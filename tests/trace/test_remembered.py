@@ -334,3 +334,23 @@ def test_lists_that_code_makes_itself_end_with_it() -> None:
     assert keeps_values(gathers_elsewhere.__code__)
     for recall in (by_default, by_another_name, by_a_sum, by_a_union, by_colour, at_some_levels):
         assert keeps_values(recall.__code__), recall.__name__
+
+
+class ByWeight(nn.Module):
+    """Tables by tensors, which are not compared as other keys are."""
+
+    kept: ClassVar[list[dict[Tensor, Tensor]]] = [{}]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.kept[0]:
+            self.kept[:] = [{self.conv.weight: x.mean()}]
+        return F.pixel_shuffle(self.conv(x) + next(iter(self.kept[0].values())), 2)
+
+
+def test_a_table_by_tensors_is_named() -> None:
+    with pytest.raises(UnsupportedModel, match=r"keeps something of the first image that it sees, in ByWeight\.kept"):
+        trace(ByWeight().eval())
