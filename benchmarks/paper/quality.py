@@ -24,7 +24,7 @@ from paper import methods
 from paper.kept import digest, keep
 from paper.pairs import find_pair
 from paper.rivals import WEIGHTS
-from paper.runs import SETS, SHIPPED, Method, load_start, load_student, memsrc
+from paper.runs import SETS, SHIPPED, Method, derive_student, load_start, load_student
 from paper.settings import FIRST_SEED, Settings
 
 SMOKE_SIDE = 48
@@ -98,9 +98,7 @@ def derive(settings: Settings, *options: str) -> tuple[PlainNet, str]:
     teacher = find_pair(settings).teacher
     key = f"{digest(teacher)} {' '.join(options)}"
     path = settings.runs / "derived" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        memsrc("shrink", teacher, *options, "--out", path)
+    derive_student(teacher, options, path, settings)
     return load_plain(path, require_certificate=False).float(), key
 
 

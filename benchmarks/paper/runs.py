@@ -203,10 +203,17 @@ def _start_of(method: Method, settings: Settings, pair: Found) -> Path:
     """The student that the run begins with, derived once for all that begin with it."""
     name = f"{_join_words(method.shrink)}-{pair.width}-{file_digest(pair.teacher)[:12]}.safetensors"
     path = _folder_of(settings) / "starts" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        memsrc("shrink", pair.teacher, "--width", pair.width, *method.shrink, "--out", path)
+    derive_student(pair.teacher, ("--width", str(pair.width), *method.shrink), path, settings)
     return path
+
+
+def derive_student(teacher: Path, options: Sequence[str], path: Path, settings: Settings) -> None:
+    """Write a student by `memsrc shrink` with these options, unless it is there."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = ("--calibration", _photographs(settings)) if settings.smoke else ()
+    memsrc("shrink", teacher, *options, *small, "--out", path)
 
 
 def memsrc(*arguments: object) -> None:

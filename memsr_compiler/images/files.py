@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,14 @@ def sample_photographs(*, scale: int = 1, more: bool = False) -> list[NDArray[np
     except ImportError as error:
         raise InvalidInput(say_missing("scikit-image", "brings the sample photographs")) from error
     folder = Path(skimage.__file__).parent / "data"
-    return [crop_to_multiple(read_image(folder / name), scale) for name in (*_SAMPLES, *(_MORE if more else ()))]
+    names = (*_SAMPLES, *(_MORE if more else ()))
+    return [crop_to_multiple(_read_sample(folder / name), scale).copy() for name in names]
+
+
+@cache
+def _read_sample(path: Path) -> NDArray[np.uint8]:
+    """One of the sample photographs, 8 MB in all, which notebooks and sweeps ask for over and over."""
+    return read_image(path)
 
 
 def crop_to_multiple(image: NDArray[Any], scale: int) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -158,20 +159,32 @@ def network_inputs(
 
     Raises InvalidInput for another number of channels, or a photograph smaller than the scale.
     """
-    if channels not in (1, 3):
-        raise InvalidInput(
-            f"the network takes {say_count(channels, 'channel')}, and photographs have 3, or 1 for Y; give tensors"
-        )
+    _require_channels(channels)
     if min(photograph.shape[:2]) < max(scale, 4 if scale == 1 else 1):
         raise InvalidInput(f"a photograph of {photograph.shape[1]}x{photograph.shape[0]} pixels is too small")
     if scale > 1:
-        low = resize(crop_to_multiple(photograph, scale), 1 / scale)
-        images = [low / 255 if channels == 3 else luma(low) / 255]
+        images = [_in_units(_shrink(photograph, scale), channels)]
     else:
         factors = FACTORS if every_factor else FACTORS[_content(photograph) % len(FACTORS) :][:1]
         cropped = [(crop_to_multiple(photograph, factor), factor) for factor in factors]
         images = [srcnn_input(i, factor) if channels == 1 else _blur(i, factor) for i, factor in cropped]
     return [_tensor(pixels, input_range) for pixels in images]
+
+
+def _require_channels(channels: int) -> None:
+    if channels not in (1, 3):
+        raise InvalidInput(
+            f"the network takes {say_count(channels, 'channel')}, and photographs have 3, or 1 for Y; give tensors"
+        )
+
+
+def _shrink(photograph: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return resize(crop_to_multiple(photograph, scale), 1 / scale)
+
+
+def _in_units(low: NDArray[np.uint8], channels: int) -> NDArray[Any]:
+    """An image of 0..255 as one of 0..1, RGB or Y."""
+    return (low if channels == 3 else luma(low)) / 255
 
 
 def _tensor(pixels: NDArray[Any], input_range: tuple[float, float]) -> Tensor:
@@ -190,9 +203,21 @@ def _content(image: NDArray[Any]) -> int:
 
 
 def sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
-    """Photographs that come with scikit-image, as `network_inputs`.  Raises InvalidInput where it is missing."""
+    """Photographs that come with scikit-image, as `network_inputs`.
+
+    Raises InvalidInput where it is missing, and for another number of channels.
+    """
+    _require_channels(channels)
+    if scale > 1:
+        return [_tensor(_in_units(low, channels), input_range) for low in _small_samples(scale)]
     return [
         prepared
         for image in sample_photographs(more=True)
         for prepared in network_inputs(image, scale=scale, channels=channels, input_range=input_range)
     ]
+
+
+@cache
+def _small_samples(scale: int) -> tuple[NDArray[np.uint8], ...]:
+    """The sample photographs, made smaller: 2 MB, and half a second of which every command that derives has need."""
+    return tuple(_shrink(image, scale) for image in sample_photographs(more=True))

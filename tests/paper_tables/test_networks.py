@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.paper import smoke_settings
-from paper import crops, figure1, figure5, figure7, quality, speed
+from paper import crops, figure1, figure5, figure7, quality, runs, speed
 from paper.command import main
 from paper.crops import PHOTOGRAPHS, System, make_crops
 from paper.pairs import PAIRS, SHIPPED
@@ -73,7 +73,7 @@ def test_all_of_it_works_and_a_second_call_measures_nothing(
     for measured in ("_measure_on_cpu", "_measure_on_gpu"):
         monkeypatch.setattr(speed, measured, None)
     monkeypatch.setattr(quality, "evaluate", None)
-    monkeypatch.setattr(quality, "memsrc", None)
+    monkeypatch.setattr(runs, "memsrc", None)
     assert main(command) == 0
     assert capsys.readouterr().out == first
 
