@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ SWEEPS = 3  # times that each knot is moved while the others stay
 ENOUGH = 1e-3  # share of the variance that may be missed: beyond that a knot more is taken
 MOST = 4  # ReLUs for each channel
 RIDGE = 1e-9
+_TOGETHER = 1 << 20  # numbers of the samples' functions held at once
 
 
 def fit_curve(name: str, kind: str, x: Tensor, y: Tensor, *, relus: int | None = None) -> Replacement:
@@ -23,13 +26,14 @@ def fit_curve(name: str, kind: str, x: Tensor, y: Tensor, *, relus: int | None =
     With a level first piece, which needs a ReLU less, where that is enough.
     """
     spread = y.var(dim=1).mean().clamp_min(1e-30)
+    moments = _Moments.of(x, y)
     best: tuple[float, Tensor, Tensor] | None = None
     for count in range(1, MOST + 1) if relus is None else (relus,):
         for sloped in (False, True):
             knots = count - sloped
             if knots < 1:
                 continue
-            at, weights, missed = _fit(x, y, knots, sloped)
+            at, weights, missed = _fit(moments, knots, sloped)
             if best is None or missed < best[0]:
                 best = missed, at, weights
         assert best is not None, "one knot is always tried"
@@ -47,37 +51,74 @@ def fit_curve(name: str, kind: str, x: Tensor, y: Tensor, *, relus: int | None =
     )
 
 
-def _fit(x: Tensor, y: Tensor, knots: int, sloped: bool) -> tuple[Tensor, Tensor, float]:
+@dataclass(frozen=True)
+class _Moments:
+    """Means over the samples that every least squares fit of pieces with knots at the candidates is made of.
+
+    places   (C, candidates), in order
+    second   (C, n, n), of products of 1, x and relu(x - place) for each place;   first   (C, n), of these with y
+    square   (C,), of y
+    """
+
+    places: Tensor
+    second: Tensor
+    first: Tensor
+    square: Tensor
+
+    @staticmethod
+    def of(x: Tensor, y: Tensor) -> _Moments:
+        """Those of samples (C, samples)."""
+        channels, samples = x.shape
+        places = torch.quantile(x, torch.linspace(0, 1, CANDIDATES + 2, dtype=x.dtype)[1:-1], dim=1).T
+        second, first = x.new_zeros(channels, CANDIDATES + 2, CANDIDATES + 2), x.new_zeros(channels, CANDIDATES + 2)
+        length = max(_TOGETHER // (channels * (CANDIDATES + 2)), 1)
+        for some, results in zip(x.split(length, dim=1), y.split(length, dim=1), strict=True):
+            bends = (some[:, None] - places[:, :, None]).relu()
+            basis = torch.cat([torch.ones_like(some)[:, None], some[:, None], bends], dim=1)  # (C, n, samples)
+            second += basis @ basis.mT / samples
+            first += (basis @ results[:, :, None])[:, :, 0] / samples
+        return _Moments(places, second, first, y.square().mean(dim=1))
+
+
+def _fit(moments: _Moments, knots: int, sloped: bool) -> tuple[Tensor, Tensor, float]:
     """Knots (C, K), weights (C, 2 + K) of 1, x and the ReLUs, and the mean squared error.
 
     The knots are placed one by one, each where it helps most, and then moved in turn.
     """
-    places = torch.quantile(x, torch.linspace(0, 1, CANDIDATES + 2, dtype=x.dtype)[1:-1], dim=1).T  # (C, candidates)
-    at = places[:, :0]
+    at = torch.zeros(len(moments.places), 0, dtype=torch.long)  # which of the candidates
     for _ in range(knots):
-        at = torch.cat([at, _best_place(x, y, at, places, sloped)], dim=1)
+        at = torch.cat([at, _best_place(moments, at, sloped)], dim=1)
     for _ in range(SWEEPS if knots > 1 else 0):
         for k in range(knots):
             others = torch.cat([at[:, :k], at[:, k + 1 :]], dim=1)
-            at = torch.cat([others, _best_place(x, y, others, places, sloped)], dim=1)
+            at = torch.cat([others, _best_place(moments, others, sloped)], dim=1)
     at = at.sort(dim=1).values
-    weights, missed = _solve(x, y, at, sloped)
-    return at, weights, float(missed.mean())
+    weights, missed = _solve(moments, at[:, None], sloped)
+    return moments.places.gather(1, at), weights[:, 0], float(missed.mean())
 
 
-def _best_place(x: Tensor, y: Tensor, at: Tensor, places: Tensor, sloped: bool) -> Tensor:
-    """The place (C, 1) at which another knot leaves the least."""
-    missed = [_solve(x, y, torch.cat([at, place[:, None]], dim=1), sloped)[1] for place in places.T]
-    return places.gather(1, torch.stack(missed, dim=1).argmin(dim=1, keepdim=True))
+def _best_place(moments: _Moments, at: Tensor, sloped: bool) -> Tensor:
+    """The candidate (C, 1) at which another knot leaves the least."""
+    each = torch.arange(CANDIDATES).expand(len(at), CANDIDATES)[:, :, None]
+    tried = torch.cat([at[:, None].expand(-1, CANDIDATES, -1), each], dim=2)
+    return _solve(moments, tried, sloped)[1].argmin(dim=1, keepdim=True)
 
 
-def _solve(x: Tensor, y: Tensor, at: Tensor, sloped: bool) -> tuple[Tensor, Tensor]:
-    """Least squares with these knots: weights (C, 2 + K), that of x zero unless sloped, and squared errors (C,)."""
-    columns = [torch.ones_like(x), *([x] if sloped else []), *((x - knot[:, None]).relu() for knot in at.T)]
-    basis = torch.stack(columns, dim=2)  # (C, samples, K + 1 or 2)
-    second = basis.transpose(1, 2) @ basis
-    damping = RIDGE * second.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None] * torch.eye(len(columns)).to(x)
-    weights = torch.linalg.solve(second + damping + 1e-30 * torch.eye(len(columns)).to(x), basis.mT @ y[:, :, None])
-    missed = (basis @ weights - y[:, :, None]).square().mean(dim=(1, 2))
-    weights = weights[:, :, 0]
-    return weights if sloped else torch.cat([weights[:, :1], 0 * weights[:, :1], weights[:, 1:]], dim=1), missed
+def _solve(moments: _Moments, at: Tensor, sloped: bool) -> tuple[Tensor, Tensor]:
+    """Least squares for several choices of knots each, candidates (C, T, K).
+
+    Weights (C, T, 2 + K), that of x zero unless sloped, and mean squared errors (C, T).
+    """
+    first = torch.arange(2 if sloped else 1).expand(*at.shape[:2], -1)
+    terms = torch.cat([first, at + 2], dim=2)  # (C, T, m)
+    channels = torch.arange(len(at))[:, None, None]
+    second = moments.second[channels[..., None], terms[..., :, None], terms[..., None, :]]
+    products = moments.first[channels, terms]
+    scale = second.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
+    damping = (RIDGE * scale + 1e-30) * torch.eye(terms.shape[2]).to(second)
+    weights = torch.linalg.solve(second + damping, products)
+    taken = ((second @ weights[..., None])[..., 0] - 2 * products) * weights
+    missed = (moments.square[:, None] + taken.sum(dim=2)).clamp_min(0)
+    if not sloped:
+        weights = torch.cat([weights[..., :1], torch.zeros_like(weights[..., :1]), weights[..., 1:]], dim=2)
+    return weights, missed
