@@ -72,7 +72,7 @@ class _Moments:
         places = torch.quantile(x, torch.linspace(0, 1, CANDIDATES + 2, dtype=x.dtype)[1:-1], dim=1).T
         second, first = x.new_zeros(channels, CANDIDATES + 2, CANDIDATES + 2), x.new_zeros(channels, CANDIDATES + 2)
         length = max(_TOGETHER // (channels * (CANDIDATES + 2)), 1)
-        for some, results in zip(x.split(length, dim=1), y.split(length, dim=1), strict=True):
+        for some, results in zip(torch.split(x, length, dim=1), torch.split(y, length, dim=1), strict=True):
             bends = (some[:, None] - places[:, :, None]).relu()
             basis = torch.cat([torch.ones_like(some)[:, None], some[:, None], bends], dim=1)  # (C, n, samples)
             second += basis @ basis.mT / samples
