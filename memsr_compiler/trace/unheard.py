@@ -92,6 +92,7 @@ class Noted:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
+        self._imports = 0  # modules that are being imported, whose numbers are no sizes of this network: of SymPy 3000
         self.known = KnownCode(model)
         self.asking = ""
         self.unknown = find_own_kind(model) if self.known.forwards() else type(model).__name__
@@ -100,6 +101,8 @@ class Noted:
         code = frame.f_code
         if event == "c_call" and getattr(called, "__name__", "") in _OF_READERS and is_foreign(code.co_filename):
             self.watching = code
+        if code.co_name == "exec_module" and code.co_filename.startswith("<frozen importlib"):
+            self._imports += {"call": 1, "return": -1}.get(event, 0)
         if event != "call":
             return
         asker = frame.f_back
@@ -111,7 +114,8 @@ class Noted:
         if code not in self.codes:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
-            self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
+            if not self._imports:  # else once it runs in the network
+                self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
         if foreign and not self.unknown and not _runs_before(frame) and not self.known.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 

@@ -125,6 +125,28 @@ def test_sizes_of_which_the_code_knows_are_looked_at(
     assert find_other_size(model, 3) != size
 
 
+def test_numbers_of_what_is_imported_meanwhile_are_none_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SymPy's were 3000 sizes to look at, half a minute; what it calls of that is its code."""
+    code = (
+        "TABLE = [1311, 1312, 1313]\ndef twice(y):\n    return y * 2\ntwice(1317)\ndef never(y):\n    return y > 1318\n"
+    )
+    (tmp_path / "imported_by_forward.py").write_text(code + "def plus(y):\n    return y + 1319\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def imports(y: Tensor) -> bool:
+        import imported_by_forward  # type: ignore[import-not-found]
+
+        return bool(imported_by_forward.twice(3) + imported_by_forward.plus(3))
+
+    with noting_code(model := Sized(lambda y: y.relu() if imports(y) else y).eval()) as noted:
+        model(torch.rand(1, 3, 6, 10))
+    numbers = {number for groups in noted.codes.values() for group in groups for number in group}
+    assert numbers & {*range(1310, 1320)} == {1319}
+    assert {"twice", "plus"} <= {code.co_name for code in noted.codes}
+
+
 def height_of(y: Tensor) -> int:
     return int(y.shape[2])
 
