@@ -307,9 +307,9 @@ class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
     A cast to float32 (`x.float()`) leaves a float64 tensor as it is, but for one of float64 in the network itself, of
-    which it gives another; and a constant that code makes, such as a kernel into which it writes weights, is of float64.  One in float32 is left, since others may hold it (an attribute, or
-    `torch.Tensor(3)`, of which torch tells nobody): beside float64 a copy of it is taken, and what is written into it
-    is rounded, as it is in float32.
+    which it gives another.  A constant that code makes, such as a kernel into which it writes weights, is of float64.
+    One in float32 is left, since others may hold it (an attribute, or `torch.Tensor(3)`, of which torch tells nobody):
+    beside float64 a copy of it is taken, and what is written into it is rounded, as it is in float32.
     """
 
     def __torch_function__(
