@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
+from weakref import ProxyTypes
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,11 @@ def require_told_apart(model: nn.Module) -> None:
     """
     paths: dict[nn.Module, str] = {}
     for path, module in walk(model):
+        if isinstance(module, ProxyTypes):
+            raise InvalidInput(
+                f"{path}: is a weakref.proxy of a module, which torch takes for one more module, and eval() and to() "
+                "end there; hold a weakref.ref, which is called, or the proxy in a tuple"
+            )
         try:
             other = paths.setdefault(module, path)
         except TypeError as error:  # an `__eq__` without `__hash__`
