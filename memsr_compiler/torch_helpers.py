@@ -325,8 +325,21 @@ class InFloat64(TorchFunctionMode):
         given = list(_list_tensors((args, kwargs), _DEEPEST))
         first: Any = next(iter((*args, *kwargs.values())), None)
         if func in _CASTS and _is(first, torch.float64):
-            return _cast(func, first, args, kwargs)
-        result = _run_wide(func, args, kwargs, first, {x.dtype for x in given})
+            return _cast(func, first, func(*args, **kwargs), args, kwargs)
+        if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
+            return first.copy_(func(first.float(), *args[1:], **kwargs))
+        kinds = {x.dtype for x in given}
+        if {torch.float32, torch.float64} <= kinds:
+            result = _run_mixed(func, args, kwargs)
+        else:
+            result = func(*args, **kwargs)  # here, since a function of ours in between is taken for what runs a network
+            made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
+            exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
+            shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
+            if made and not exports and func not in _OF_NUMBERS:  # by which torch.export makes some without numbers
+                result = result.double()
+            elif made and not exports and not shared:  # not rounded, as numbers beside tensors; some keep no pixels
+                result = func(*args, **{**kwargs, "dtype": torch.float64})
         if any(map(_is_double, given)) and _promotes(given):
             for made in tree_leaves(result):
                 if _is(made, torch.float64) and not any(made is x for x in given):
@@ -348,12 +361,11 @@ def _promotes(given: Sequence[Tensor]) -> bool:
     return (True, True) in kinds or (True, False) not in kinds
 
 
-def _cast(func: Callable[..., Any], first: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _cast(func: Callable[..., Any], first: Tensor, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a cast gives of a tensor in float64: that one, or another of its numbers where it gives another in float32.
 
     One that is asked for by `x.dtype` is asked for by float64 here, and taken for another.
     """
-    result = func(*args, **kwargs)
     if not (_is(result, torch.float32) or _is(result, torch.float64)):
         return result
     asked = [*args[1:], *kwargs.values()]
@@ -368,24 +380,6 @@ def _cast(func: Callable[..., Any], first: Tensor, args: tuple[Any, ...], kwargs
     if wide:
         vars(result)[_DOUBLE] = True
     return result
-
-
-def _run_wide(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], first: Any, kinds: set[torch.dtype]
-) -> Any:
-    if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
-        return first.copy_(func(first.float(), *args[1:], **kwargs))
-    if {torch.float32, torch.float64} <= kinds:
-        return _run_mixed(func, args, kwargs)
-    result = func(*args, **kwargs)
-    made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
-    exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
-    if not made or exports:  # by which torch.export makes tensors without numbers
-        return result
-    if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
-        shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
-        return result if shared else func(*args, **{**kwargs, "dtype": torch.float64})
-    return result.double()
 
 
 def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
