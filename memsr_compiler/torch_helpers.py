@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar, cast
+from weakref import ProxyTypes
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,10 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
                 f"{name}: a copy of the network has the same tensor, not one of its own, and what is done to copies "
                 "would be done to it; let its module's __deepcopy__ copy it, or leave that out"
             )
+    if dtype == torch.float64 and first_weight(model).dtype != dtype:
+        for value in copies.values():
+            if _is(value, dtype):
+                vars(value)[_DOUBLE] = True
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
@@ -152,6 +157,11 @@ def require_told_apart(model: nn.Module) -> None:
     """
     paths: dict[nn.Module, str] = {}
     for path, module in walk(model):
+        if isinstance(module, ProxyTypes):
+            raise InvalidInput(
+                f"{path}: is a weakref.proxy of a module, which torch takes for one more module, and eval() and to() "
+                "end there; hold a weakref.ref, which is called, or the proxy in a tuple"
+            )
         try:
             other = paths.setdefault(module, path)
         except TypeError as error:  # an `__eq__` without `__hash__`
@@ -302,35 +312,74 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
-    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, and a constant that code makes, such as a kernel
-    into which it writes weights, is of float64.  One in float32 is left, since others may hold it (an attribute, or
-    `torch.Tensor(3)`, of which torch tells nobody): beside float64 a copy of it is taken, and what is written into it
-    is rounded, as it is in float32.
+    A cast to float32 (`x.float()`) leaves a float64 tensor as it is, but for one of float64 in the network itself, of
+    which it gives another.  A constant that code makes, such as a kernel into which it writes weights, is of float64.
+    One in float32 is left, since others may hold it (an attribute, or `torch.Tensor(3)`, of which torch tells nobody):
+    beside float64 a copy of it is taken, and what is written into it is rounded, as it is in float32.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        given = list(_list_tensors((args, kwargs), _DEEPEST))
         first: Any = next(iter((*args, *kwargs.values())), None)
         if func in _CASTS and _is(first, torch.float64):
-            result = func(*args, **kwargs)
-            result = first if _is(result, torch.float32) else result
-            return result.clone() if _asks_for_copy(func, args[1:], kwargs) else result
+            return _cast(func, first, func(*args, **kwargs), args, kwargs)
         if func in _DRAWN and _is(first, torch.float64):  # other numbers than in float32
             return first.copy_(func(first.float(), *args[1:], **kwargs))
-        kinds = {x.dtype for x in _list_tensors((args, kwargs), _DEEPEST)}
+        kinds = {x.dtype for x in given}
         if {torch.float32, torch.float64} <= kinds:
-            return _run_mixed(func, args, kwargs)
-        result = func(*args, **kwargs)
-        made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
-        exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
-        if not made or exports:  # by which torch.export makes tensors without numbers
-            return result
-        if func in _OF_NUMBERS:  # not rounded, as numbers beside tensors are not; tensors without pixels keep these
+            result = _run_mixed(func, args, kwargs)
+        else:
+            result = func(*args, **kwargs)  # here, since a function of ours in between is taken for what runs a network
+            made = _is(result, torch.float32) and torch.float32 not in kinds and result._base is None
+            exports = func is torch.empty_strided or isinstance(func, torch._ops.OpOverload)
             shared = func in _SHARING and hasattr(first, "__array_interface__")  # with NumPy
-            return result if shared else func(*args, **{**kwargs, "dtype": torch.float64})
-        return result.double()
+            if made and not exports and func not in _OF_NUMBERS:  # by which torch.export makes some without numbers
+                result = result.double()
+            elif made and not exports and not shared:  # not rounded, as numbers beside tensors; some keep no pixels
+                result = func(*args, **{**kwargs, "dtype": torch.float64})
+        if any(map(_is_double, given)) and _promotes(given):
+            for made in tree_leaves(result):
+                if _is(made, torch.float64) and not any(made is x for x in given):
+                    vars(made)[_DOUBLE] = True
+        return result
+
+
+_DOUBLE = "_is_double"
+"""Of tensors that are of float64 in the network itself, too: of them a cast to float32 gives another tensor."""
+
+
+def _is_double(value: Any) -> bool:
+    return isinstance(value, Tensor) and _DOUBLE in vars(value)
+
+
+def _promotes(given: Sequence[Tensor]) -> bool:
+    """Whether what is computed of these is of float64 in the network itself: by numbers without axes it is not."""
+    kinds = {(x.ndim > 0, _is_double(x)) for x in given if x.is_floating_point()}
+    return (True, True) in kinds or (True, False) not in kinds
+
+
+def _cast(func: Callable[..., Any], first: Tensor, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a cast gives of a tensor in float64: that one, or another of its numbers where it gives another in float32.
+
+    One that is asked for by `x.dtype` is asked for by float64 here, and taken for another.
+    """
+    if not (_is(result, torch.float32) or _is(result, torch.float64)):
+        return result
+    asked = [*args[1:], *kwargs.values()]
+    kinds = [value for value in asked if isinstance(value, (str, type, torch.dtype))]
+    likes = [value for value in asked if isinstance(value, Tensor)]
+    wide = func is Tensor.double or not _WIDE.isdisjoint(kinds) or any(map(_is_double, likes))
+    wide = wide or (_is_double(first) and func is not Tensor.float and not kinds and not likes)
+    flags = [value for value in args[1:] if isinstance(value, bool)]  # non_blocking, copy
+    copies = wide != _is_double(first) or bool(kwargs.get("copy")) or any(flags[1:])
+    result = first if _is(result, torch.float32) else result
+    result = result.clone() if copies else result
+    if wide:
+        vars(result)[_DOUBLE] = True
+    return result
 
 
 def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -350,14 +399,6 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         if given is not written:
             given.resize_(written.shape).copy_(written)
     return kwargs["out"]
-
-
-def _asks_for_copy(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a cast gives another tensor of one in float32, into which code may write: to float64, or copy=True."""
-    flags = [value for value in args if isinstance(value, bool)]  # non_blocking, copy
-    asked = [value for value in (*args, *kwargs.values()) if isinstance(value, (str, type, torch.dtype))]
-    wide = not _WIDE.isdisjoint(asked)
-    return func is Tensor.double or wide or bool(kwargs.get("copy")) or any(flags[1:])
 
 
 def writes_in_place(func: Callable[..., Any]) -> bool:

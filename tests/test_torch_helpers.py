@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from threading import Lock
@@ -179,6 +180,20 @@ def test_modules_that_compare_equal_are_refused() -> None:
     shared = nn.Conv2d(3, 3, 3, padding=1)
     tail = (nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
     compile_to_plain(nn.Sequential(shared, Double(2), shared, Double(2), *tail))
+
+
+class WithItsParent(nn.Module):
+    def __init__(self, parent: nn.Module) -> None:
+        super().__init__()
+        self.parent = weakref.proxy(parent)
+
+
+def test_a_proxy_of_a_module_is_no_module() -> None:
+    """It was said to have an __eq__ of its own."""
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+    network.append(WithItsParent(network))
+    with pytest.raises(InvalidInput, match=r"1\.parent: is a weakref\.proxy .* hold a weakref\.ref"):
+        copy_module(network, torch.float64)
 
 
 class Centred(nn.Module):

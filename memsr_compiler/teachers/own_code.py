@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.teachers.anew import NotDone, list_beside, split_off
 from memsr_compiler.teachers.held import list_held, list_saved
 from memsr_compiler.teachers.state_dict import call, load_strictly
-from memsr_compiler.teachers.unset import require_all_set
-from memsr_compiler.teachers.wrappers import StateDict
+from memsr_compiler.teachers.unset import Seen, differ, require_all_set, see
+from memsr_compiler.teachers.wrappers import StateDict, Weights, read_notes
 from memsr_compiler.torch_helpers import prepare, unwrap_inside
 from memsr_compiler.trace.programs import tell_guarded, without_guards
 
@@ -30,22 +32,63 @@ _FILE = re.compile(r".*[/\\].*|.*\.py")
 def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tuple[nn.Module, tuple[str, ...]]:
     """The network with these weights, and what is assumed of its code, in words.
 
-    It is built twice, which shows whether it computes with numbers that it draws as it is built.  Raises InvalidInput
-    where it does, or cannot be built, or the weights are not its own.
+    It is built twice, and in another process, which shows whether it computes with numbers that it draws as it is
+    built or imported.  Raises InvalidInput where it does, or cannot be built, or the weights are not its own.
     """
-    before = _read_random_state()
+    module = arch.rpartition(":")[0]
+    before = list_beside(module)
+    stays = module in sys.modules and module not in before  # made by hand, or of an installed package
+    with split_off(partial(_see_anew, arch, options, state), before) as ask:
+        network, fitted, reason = _build_twice(arch, options, state)
+        if not stays:
+            reason = _compare_with_anew(network, partial(ask, _name(fitted, state)), arch, before=bool(before))
+    if not reason:
+        return network, ()
+    words = f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: "
+    return network, (f"{words}{reason.rstrip('.').replace(';', ',')})",)
+
+
+def _build_twice(arch: str, options: Mapping[str, object], state: StateDict) -> tuple[nn.Module, StateDict, str]:
+    """The network, its weights under the names that it takes, and words as of `_compare_with_another`."""
     factory = import_factory(arch)
     imported = _read_random_state()
     given, network, fitted = _build(factory, arch, options, state)
     tell_guarded(given)
     build = partial(_build, factory, arch, options, fitted, fitted=True)
-    reason = _compare_with_another(given, network, build, arch, drew=_read_random_state().drew_since(imported))
-    if not reason and imported.drew_since(before):
-        reason = "its module draws some as it is imported"
-    if not reason:
-        return network, ()
-    words = f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: "
-    return network, (f"{words}{reason.rstrip('.').replace(';', ',')})",)
+    drew = _read_random_state().drew_since(imported)
+    return network, fitted, _compare_with_another(given, network, build, arch, drew=drew)
+
+
+def _compare_with_anew(network: nn.Module, ask: Callable[[], Seen], arch: str, *, before: bool) -> str:
+    """Words on why a network whose modules are imported anew tells nothing of drawn numbers; "": it does.
+
+    before   whether some had been imported before: what was set in them since then, it does not have
+    Raises InvalidInput where it shows that there are such.
+    """
+    try:
+        again = ask()
+    except NotDone as error:
+        return str(error).replace(f"--arch {arch}: ", "")
+    if before and differ(see(network), again):
+        return "its modules, imported anew, compute something else than they do as they were imported before"
+    require_all_set(network, again, arch, "built twice, its modules imported anew")
+    return ""
+
+
+def _see_anew(arch: str, options: Mapping[str, object], state: StateDict, fitted: _Named) -> Seen:
+    """What its network does with the weights of a file, in a process where it is not imported yet."""
+    named, notes = fitted
+    weights = {key: state[value] if isinstance(value, str) else value for key, value in named.items()}
+    return see(_build(import_factory(arch), arch, options, Weights(weights, notes), fitted=True)[1])
+
+
+_Named: TypeAlias = tuple[dict[str, "str | Tensor"], dict[str, dict[str, object]]]
+
+
+def _name(fitted: StateDict, state: StateDict) -> _Named:
+    """Weights by the names that they have in the file, which the other process has, too; others as they are."""
+    names = {id(tensor): key for key, tensor in state.items()}
+    return {key: names.get(id(tensor), tensor) for key, tensor in fitted.items()}, read_notes(fitted)
 
 
 def _compare_with_another(
@@ -71,7 +114,7 @@ def _compare_with_another(
             f"--arch {arch}: changes what the network that it built before holds, each time it builds one. Let each "
             "have lists and tables of its own."
         )
-    require_all_set(network, again, arch)
+    require_all_set(network, see(again), arch, "built twice")
     if drew and not drew_again:
         return "it draws some the first time alone"
     return "its networks share parts" if _has_parts_of(given, given_again) else ""

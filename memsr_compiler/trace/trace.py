@@ -19,7 +19,16 @@ from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refu
 from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.samples import TOGETHER, Sample, Size, differs_by, is_same, most_off, take_sample
+from memsr_compiler.trace.samples import (
+    TOGETHER,
+    Sample,
+    Size,
+    differs_by,
+    is_same,
+    most_off,
+    take_sample,
+    types_of_weights,
+)
 from memsr_compiler.trace.subject import (
     Subject,
     observe,
@@ -37,6 +46,10 @@ _SMALLEST = ((1, 1), (1, 7), (7, 1))  # heights and widths
 _LONGEST = ((260, 1), (1, 260))  # few pixels, and longer than what most code takes for small
 _LARGER = ((260, 7), (7, 260), (64, 64))
 _UNSTEADY = "let it do the same at every size of image, and draw no random numbers"
+_IN_TYPES = (
+    "its weights are of several types, and where a cast between these gives another tensor, and code writes into that, "
+    "is not followed; write z = z * 2 in place of z *= 2"
+)
 
 
 @dataclass(frozen=True)
@@ -232,7 +245,15 @@ def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> Non
                 )
             if not several:
                 require_no_value_question(model, [Sample(image, expected)])
-            why = TOGETHER if several else differs_by(copy_module(model, torch.float64), image, _UNSTEADY)
+            why = (
+                TOGETHER
+                if several
+                else differs_by(
+                    copy_module(model, torch.float64),
+                    image,
+                    _IN_TYPES if len(types_of_weights(model)) > 1 else _UNSTEADY,
+                )
+            )
             raise Unreadable(
                 f"the network: output: read by {traced.reader} it differs from itself by {difference:.3g}{several}; "
                 f"{why}",

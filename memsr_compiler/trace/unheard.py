@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice, takewhile
+from itertools import takewhile
 from traceback import FrameSummary
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -92,6 +92,7 @@ class Noted:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
+        self._imports = 0  # frames of Python's that import: what runs within is no code of the network, and much
         self.known = KnownCode(model)
         self.asking = ""
         self.unknown = find_own_kind(model) if self.known.forwards() else type(model).__name__
@@ -100,6 +101,8 @@ class Noted:
         code = frame.f_code
         if event == "c_call" and getattr(called, "__name__", "") in _OF_READERS and is_foreign(code.co_filename):
             self.watching = code
+        if code.co_filename.startswith("<frozen importlib"):
+            self._imports += {"call": 1, "return": -1}.get(event, 0)
         if event != "call":
             return
         asker = frame.f_back
@@ -111,8 +114,11 @@ class Noted:
         if code not in self.codes:
             if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
-            self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if foreign and not self.unknown and not _runs_before(frame) and not self.known.holds(frame):
+            if not self._imports:  # else once it runs in the network
+                self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
+        if not foreign or self.unknown or self._imports:  # torch imports the first time only; code that does is noted
+            return
+        if not _is_copying(frame) and not self.known.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
 
     def _note_call(self, frame: FrameType, asker: CodeType) -> None:
@@ -142,15 +148,10 @@ def _is_made_for_us(frame: FrameType) -> bool:
     return of_data or str(made_of.get("__name__")).startswith("namedtuple_")
 
 
-def _runs_before(frame: FrameType) -> bool:
-    """Whether code runs before the network does: as it is copied, or as a module is imported.
-
-    By torch that is the first time only, and code that imports is noted for that.
-    """
-    inner = list(takewhile(lambda f: not _is_our_run(f.f_code), _frames(frame)))
-    outer = next(islice(_frames(frame), len(inner), None), None)
-    copied = outer is not None and outer.f_code is copy_module.__code__
-    return copied or any(f.f_code.co_filename.startswith("<frozen importlib") for f in inner)
+def _is_copying(frame: FrameType) -> bool:
+    """Whether code runs before the network does, as it is copied."""
+    outer = next((f for f in _frames(frame) if _is_our_run(f.f_code)), None)
+    return outer is not None and outer.f_code is copy_module.__code__
 
 
 @contextmanager

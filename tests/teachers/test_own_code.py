@@ -110,7 +110,8 @@ def factories() -> dict[str, Callable[..., object]]:
 @pytest.fixture
 def own_code(monkeypatch: pytest.MonkeyPatch) -> str:
     module: Any = ModuleType("factories_of_mine")
-    module.__dict__.update(globals() | factories())
+    own = {name: value for name, value in globals().items() if not name.startswith("__")}
+    module.__dict__.update(own | factories())  # of no file, so that no other process imports it anew
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return str(module.__name__)
 
@@ -142,18 +143,6 @@ def test_what_building_twice_does_not_show_is_told(factory: str, reason: str, ow
     (told,) = teacher.assumed
     assert told.startswith(f"{own_code}:{factory} computes with no numbers that it draws as it is built (")
     assert reason in told
-
-
-@pytest.mark.parametrize(("seed", "told"), [("", True), ("torch.manual_seed(3)", False)])
-def test_numbers_drawn_as_the_module_is_imported_are_told(
-    seed: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = f"draws_at_once{told}"
-    (tmp_path / f"{name}.py").write_text(f"import torch\n{seed}\nK = torch.rand(1)\nfrom {__name__} import Net\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with torch.random.fork_rng():
-        teacher = read(Net().state_dict(), f"{name}:Net", tmp_path)
-    assert ["its module draws some as it is imported" in words for words in teacher.assumed] == [True] * told
 
 
 def test_numbers_from_the_same_seed_each_time_are_no_matter(own_code: str, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from traceback import FrameSummary
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace import unheard
 from memsr_compiler.trace.approximate.freeze import find_places
 from memsr_compiler.trace.decisions import OTHERS, find_other_size
 from memsr_compiler.trace.statements import answer_that_goes_on, only_raises, only_tells
@@ -123,6 +126,46 @@ def test_sizes_of_which_the_code_knows_are_looked_at(
     numbers = frozenset[tuple[int, ...]]().union(*noted.codes.values())
     assert find_other_size(model, 3, numbers) == size
     assert find_other_size(model, 3) != size
+
+
+def test_numbers_of_what_is_imported_meanwhile_are_none_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SymPy's were 3000 sizes to look at, half a minute; what it calls of that is its code."""
+    code = (
+        "TABLE = [1311, 1312, 1313]\ndef twice(y):\n    return y * 2\ntwice(1317)\ndef never(y):\n    return y > 1318\n"
+    )
+    (tmp_path / "imported_by_forward.py").write_text(code + "def plus(y):\n    return y + 1319\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def imports(y: Tensor) -> bool:
+        import imported_by_forward  # type: ignore[import-not-found]
+
+        return bool(imported_by_forward.twice(3) + imported_by_forward.plus(3))
+
+    with noting_code(model := Sized(lambda y: y.relu() if imports(y) else y).eval()) as noted:
+        model(torch.rand(1, 3, 6, 10))
+    numbers = {number for groups in noted.codes.values() for group in groups for number in group}
+    assert numbers & {*range(1310, 1320)} == {1319}
+    assert {"twice", "plus"} <= {code.co_name for code in noted.codes}
+
+
+def test_what_torch_imports_is_not_asked_about_call_by_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports SymPy to tell of an error in a program: each of a million calls was followed back to its reader."""
+    (tmp_path / "imported_by_torch.py").write_text("def one(): return 1\nALL = [one() for _ in range(1000)]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    frames, walked = unheard._frames, list[object]()
+
+    def walk(innermost: FrameType | None = None) -> Iterator[FrameType]:
+        walked.append(innermost)
+        return frames(innermost)
+
+    monkeypatch.setattr(unheard, "_frames", walk)
+    with noting_code(nn.Sequential(nn.Conv2d(3, 12, 3))) as noted:
+        importlib.import_module("imported_by_torch")
+        here = len(walked)
+    assert here < 10 and noted.unknown == ""
+    assert not any(code.co_filename.startswith(str(tmp_path)) for code in noted.codes)
 
 
 def height_of(y: Tensor) -> int:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace.trace import GraphModule, trace
 
@@ -205,6 +206,98 @@ def test_casts_of_features_that_copy_do_so_in_float64() -> None:
     network, image = Twice(by_rows).eval(), torch.rand(1, 3, 7, 9)
     with torch.no_grad():
         torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))
+
+
+class Mixed(Net):
+    """Holds numbers in float64 beside its weights, and computes `change` of feature maps."""
+
+    mean: Tensor
+    change: Callable[[Tensor, Tensor], Tensor]
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__(by_rows)
+        self.register_buffer("mean", torch.linspace(0.5, 2, 4, dtype=torch.float64).view(1, 4, 1, 1))
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(self.change(F.relu(self.head(x)), self.mean)), 2)
+
+
+def halve_mean(y: Tensor, mean: Tensor) -> Tensor:
+    half = mean.float()
+    half *= 0.5
+    return y * half + mean.float()
+
+
+def clamp_mean(y: Tensor, mean: Tensor) -> Tensor:
+    return y * mean.float().clamp_(0, 0.7) + mean.float()
+
+
+def double_mean_of_its_type(y: Tensor, mean: Tensor) -> Tensor:
+    twice = mean.to(y)
+    twice *= 2
+    return y * twice + mean.float()
+
+
+def narrow_features(y: Tensor, mean: Tensor) -> Tensor:
+    doubled = y.double()
+    narrow = doubled.float()
+    narrow *= 2
+    return y + narrow + doubled.float()
+
+
+def doubled_twice(y: Tensor, mean: Tensor) -> Tensor:
+    doubled = y.double()
+    again = doubled.double()
+    again *= 2
+    return (y + doubled).float()
+
+
+def beside_a_number(y: Tensor, mean: Tensor) -> Tensor:
+    """Without axes it makes nothing float64."""
+    scaled = y * mean.view(4)[2]
+    same = scaled.float()
+    same += 1
+    return y + scaled
+
+
+@pytest.mark.parametrize(
+    "change",
+    [halve_mean, clamp_mean, narrow_features, doubled_twice, beside_a_number],
+)
+def test_what_is_of_float64_in_the_network_itself_is_another_tensor_in_float32(
+    change: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """It was said to change its weights, or read as if a copy were written into it."""
+    network, image = Mixed(change).eval(), torch.rand(1, 3, 7, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(GraphModule(trace(network).graph)(image.double()).float(), network(image))
+
+
+def like_mean(y: Tensor, mean: Tensor) -> Tensor:
+    wide = y.type_as(mean)
+    wide *= 2
+    return (y + wide).float()
+
+
+def to_mean(y: Tensor, mean: Tensor) -> Tensor:
+    wide = y.to(mean)
+    wide *= 2
+    return (y + wide).float()
+
+
+def promoted(y: Tensor, mean: Tensor) -> Tensor:
+    scaled = y * mean
+    narrow = scaled.to(torch.float32)
+    narrow += 1
+    return (scaled + narrow).float()
+
+
+@pytest.mark.parametrize("change", [like_mean, to_mean, promoted, double_mean_of_its_type])
+def test_what_an_export_loses_of_types_is_refused(change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """It was read, as if that were written into the feature maps."""
+    with pytest.raises(UnsupportedModel, match=r"of several types, .* write z = z \* 2 in place of z \*= 2"):
+        trace(Mixed(change).eval())
 
 
 TAKEN: dict[str, Callable[[Tensor], Tensor]] = {
