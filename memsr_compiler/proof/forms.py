@@ -566,7 +566,7 @@ def _compose(level: HeldLevel, name: str, kernel: Tensor, bias: Tensor, inner: L
         constant, centre = _without_centre(_push_through(kernel, inner.bias[:, None])[:, 0])
         constant_terms, centre_terms = _without_centre(_push_through(kernel.abs(), inner.bias_terms[:, None])[:, 0])
         if level.one is None:
-            lost_rows = lost_rows | constant.flatten(1).any(1)
+            lost_rows |= constant.flatten(1).any(1)
         elif constant_terms.any():
             composed_terms = composed.abs() if composed_terms is None else composed_terms
             composed_terms[:, level.one] += constant_terms
