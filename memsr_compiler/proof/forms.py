@@ -139,6 +139,8 @@ class LinearForm:
 
     def pick(self, index: Sequence[int]) -> LinearForm:
         """These rows, in this order."""
+        if len(index) == len(self.bias) and all(row == i for i, row in enumerate(index)):
+            return self
         rows = torch.tensor(index, dtype=torch.int64)
         terms = None if self.kernel_terms is None else self.kernel_terms.index_select(0, rows)
         return LinearForm(self.kernel.index_select(0, rows), self.bias[rows], self.bias_terms[rows], terms, self.steps)
@@ -213,8 +215,9 @@ class HeldLevel:
         for m in meanings:
             if m.tensor:
                 self.held.setdefault((m.tensor, m.part), []).append(m)
-            at = [p for p in m.positions if p >= 0]
-            self.shifts[at] = self.shifts[at].clamp_min(shift_of(known.teacher, m))
+            if (shift := shift_of(known.teacher, m)) > 0:
+                at = [p for p in m.positions if p >= 0]
+                self.shifts[at] = self.shifts[at].clamp_min(shift)
         self.constants = self.shifts if constants is None else torch.maximum(self.shifts, constants)
         self.forms: dict[str | ir.Part, LinearForm] = {}
         # the first column that stands for a tensor which is not held
@@ -490,19 +493,29 @@ def _convolve(level: HeldLevel, op: ir.Conv2d | ir.ConvTranspose2d, get: Get) ->
     radius = max(abs(v // fold) for _, _, v in taps)
     size = 2 * radius + 1
     level.require_room(op.name, full.shape[0] * out * out * full.shape[1] * fold * fold * size * size)
+    # tap i reads pixel i - radius of one grid: nothing is folded
+    kernel = full if taps == [(0, i, i - radius) for i in range(size)] else _fold(full, taps, fold, out, radius)
+    shift = op.bias.double().repeat_interleave(out * out)
+    return _compose(level, op.name, kernel, shift, get(op.inputs[0]), real=get == level.form)
+
+
+def _fold(full: Tensor, taps: Sequence[tuple[int, int, int]], fold: int, out: int, radius: int) -> Tensor:
+    """A kernel between cells of `fold` x `fold` pixels and of `out` x `out`."""
+    size = 2 * radius + 1
     folded = torch.zeros(full.shape[0], out, out, full.shape[1], fold, fold, size, size, dtype=torch.float64)
     for dy, i, y in taps:
         for dx, j, x in taps:
             folded[:, dy, dx, :, y % fold, x % fold, radius + y // fold, radius + x // fold] += full[:, :, i, j]
-    kernel = folded.reshape(full.shape[0] * out * out, -1, size, size)
-    shift = op.bias.double().repeat_interleave(out * out)
-    return _compose(level, op.name, kernel, shift, get(op.inputs[0]), real=get == level.form)
+    return folded.reshape(full.shape[0] * out * out, -1, size, size)
 
 
 def _without_groups(op: ir.Conv2d | ir.ConvTranspose2d) -> Tensor:
     """The kernel (C_out, C_in, k, k) with the zeros that groups leave out."""
     weight, k = op.weight, op.weight.shape[-1]
     each = weight.shape[1]
+    if op.groups == 1:
+        full = weight.double()
+        return full if isinstance(op, ir.Conv2d) else full.transpose(0, 1)
     groups = torch.arange(len(weight)).chunk(op.groups)
     if isinstance(op, ir.Conv2d):
         full = torch.zeros(len(weight), each * op.groups, k, k, dtype=torch.float64)
@@ -539,23 +552,28 @@ def _compose(level: HeldLevel, name: str, kernel: Tensor, bias: Tensor, inner: L
     if size == 1:
         return inner.mix(kernel[:, :, 0, 0], bias)
     matrix = inner.kernel[:, :, mid, mid]
-    wide = inner.kernel.count_nonzero((1, 2, 3)) > matrix.count_nonzero(1)
-    lost_rows = kernel[:, wide].flatten(1).any(1)
+    lost_rows = torch.zeros(len(kernel), dtype=torch.bool)
+    if mid:
+        wide = inner.kernel.count_nonzero((1, 2, 3)) > matrix.count_nonzero(1)
+        lost_rows = kernel[:, wide].flatten(1).any(1)
     each = _most(matrix, 0)
     composed = _push_through(kernel, matrix)
     composed_terms = None
     if inner.kernel_terms is not None or each > 1:
         composed_terms = _push_through(kernel.abs(), inner.terms[:, :, mid, mid])
-    constant, centre = _without_centre(_push_through(kernel, inner.bias[:, None])[:, 0])
-    constant_terms, centre_terms = _without_centre(_push_through(kernel.abs(), inner.bias_terms[:, None])[:, 0])
-    if level.one is None:
-        lost_rows |= constant.flatten(1).any(1)
-    elif constant_terms.any():
-        composed_terms = composed.abs() if composed_terms is None else composed_terms
-        composed_terms[:, level.one] += constant_terms
-        composed[:, level.one] += constant
+    bias_terms = bias.abs()
+    if inner.bias_terms.any():  # else there is no constant to push through
+        constant, centre = _without_centre(_push_through(kernel, inner.bias[:, None])[:, 0])
+        constant_terms, centre_terms = _without_centre(_push_through(kernel.abs(), inner.bias_terms[:, None])[:, 0])
+        if level.one is None:
+            lost_rows |= constant.flatten(1).any(1)
+        elif constant_terms.any():
+            composed_terms = composed.abs() if composed_terms is None else composed_terms
+            composed_terms[:, level.one] += constant_terms
+            composed[:, level.one] += constant
+        bias, bias_terms = bias + centre, bias_terms + centre_terms
     steps = inner.steps + 2 + max(each, len(matrix))
-    form = LinearForm(composed, bias + centre, bias.abs() + centre_terms, composed_terms, steps)
+    form = LinearForm(composed, bias, bias_terms, composed_terms, steps)
     if not lost_rows.any():
         return form
     gone = lost_rows.double()
@@ -619,4 +637,5 @@ def stack(forms: Sequence[LinearForm]) -> LinearForm:
 
 
 def is_finite(numbers: Tensor) -> bool:
-    return bool(torch.stack(numbers.aminmax()).isfinite().all())
+    least, most = numbers.aminmax()  # of NaN both are
+    return math.isfinite(least) and math.isfinite(most)

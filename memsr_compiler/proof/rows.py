@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NoReturn
 
 import torch
@@ -102,8 +103,7 @@ class Rows:
     def __init__(
         self, below: HeldLevel, layer: Layer, m: ir.Meaning, expected: Expected, scale: LayerScale, where: str
     ) -> None:
-        self.below, self.where = below, where
-        self.kind = m.kind
+        self.below, self.meaning, self.where = below, m, where
         at = torch.tensor(m.positions)
         self.there = at >= 0
         self.at = at[self.there]
@@ -111,13 +111,14 @@ class Rows:
         self.weight = pad(layer.weight[self.at], expected.form.kernel.shape[-1])
         self.bias = layer.bias[self.at]
         self.scale = scale.pick(self.at)
-        self.exact = self._as_split(expected.form.pick(self.there.nonzero()[:, 0].tolist()))
-        self.gone = expected.form.pick((~self.there).nonzero()[:, 0].tolist())
-        self.large = self._find_large()
-        constants = bool(below.constants.any() or self.large.any())
-        self.shifted = shift_of(below.teacher, m) > 0 or constants
-        copied = expected.either[self.there] & (m.kind != "value")
-        self.added = torch.where(copied, 0.0, self.large.clamp_min(m.constant))  # constants, beside which t is rounded
+        self.exact = self._as_split(expected.form.pick([i for i, p in enumerate(m.positions) if p >= 0]))
+        self.gone = expected.form.pick([i for i, p in enumerate(m.positions) if p < 0])
+
+    @cached_property
+    def shifted(self) -> bool:
+        """Whether constants enter: of shifts, of clamps, or large ones of the teacher."""
+        constants = bool(self.below.constants.any() or self.large.any())
+        return shift_of(self.below.teacher, self.meaning) > 0 or constants
 
     def check(self, largest: float) -> float:
         """The largest rounding, in half units in the last place.  Raises CertificateError for a row that is wrong.
@@ -150,11 +151,17 @@ class Rows:
 
     def _lost(self) -> Tensor:
         rows, each = (self.exact, self.gone), torch.zeros(len(self.there), dtype=torch.float64)
+        if not self.shifted and self.exact.kernel_terms is None and self.exact.slack <= self._common:
+            bias = torch.relu(self.exact.slack * self.exact.bias_terms - self._common * self.exact.bias.abs())
+            each[self.there] = bias  # of the kernel each number is a term of its own: within common rounding
+            return each
         slack = [(r.slack * r.terms, r.slack * r.bias_terms) for r in rows]
         each[self.there] = self._beyond_common(slack[0][0], 0 * slack[0][1] if self.shifted else slack[0][1])
         if not self.shifted:
             return each
-        each[self.there] += torch.finfo(self.weight.dtype).eps / 2 * self.added
+        copied = self.expected.either[self.there] & (self.meaning.kind != "value")
+        beside = torch.where(copied, 0.0, self.large.clamp_min(self.meaning.constant))  # each value as it is rounded
+        each[self.there] += torch.finfo(self.weight.dtype).eps / 2 * beside
         constants = self.below.constants.clone()
         if self.below.one is not None:
             constants[self.below.one] = 1.0
@@ -180,29 +187,40 @@ class Rows:
         each[self.there] = torch.where(self.expected.either[self.there], 0.0, torch.relu(off - common * exact.abs()))
         return each
 
+    @property
+    def _common(self) -> float:
+        """Rounding of a number of this dtype, of its own size."""
+        return torch.finfo(self.weight.dtype).eps
+
     def _beyond_common(self, kernel: Tensor, bias: Tensor) -> Tensor:
         """Sum (rows,) of what numbers are off beyond common rounding, taps times what the channels they read reach."""
-        common = torch.finfo(self.weight.dtype).eps
-        taps = torch.relu(kernel - common * self.exact.kernel.abs()).sum((2, 3))
-        lost = torch.relu(bias - common * self.exact.bias.abs())
-        return lost + taps @ self.below.reach() if taps.any() else lost
+        taps = torch.relu(kernel - self._common * self.exact.kernel.abs())
+        lost = torch.relu(bias - self._common * self.exact.bias.abs())
+        return lost + taps.sum((2, 3)) @ self.below.reach() if taps.any() else lost
 
-    def _find_large(self) -> Tensor:
+    @cached_property
+    def large(self) -> Tensor:
         """Constants (rows,) that rows hold beside what varies, where these are large; else 0.
 
         Shifts and bounds of clamps are such, and what a teacher adds itself, as max(1e6, x) does, or relu(x + 1e6).
         """
-        if self.kind == "one":
+        if self.meaning.kind == "one":
             return torch.zeros_like(self.exact.bias)
-        beside, kernel = self.below.constants.clone(), self.exact.kernel.sum((2, 3))
-        reach = self.exact.kernel.abs().sum((2, 3))
+        beside, held = self.below.constants, self.exact.bias
         if self.below.one is not None:
+            beside = beside.clone()
             beside[self.below.one] = 1.0
-            reach[:, self.below.one] = 0.0
-        held = self.exact.bias + kernel @ beside
+        if len(there := beside.nonzero()[:, 0]):
+            held = held + self.exact.kernel[:, there].sum((2, 3)) @ beside[there]
         held = held.clamp_min(0) + self.slopes.double().abs() * (-held).clamp_min(0)
         image = self.below.teacher.input
-        least = LARGE * torch.maximum(reach.sum(1), torch.tensor(max(abs(image.low), abs(image.high), 1.0)))
+        bright = torch.tensor(max(abs(image.low), abs(image.high), 1.0))
+        if not (held > LARGE * bright).any():
+            return torch.zeros_like(held)
+        reach = self.exact.kernel.abs().sum((2, 3))
+        if self.below.one is not None:
+            reach[:, self.below.one] = 0.0
+        least = LARGE * torch.maximum(reach.sum(1), bright)
         return torch.where(held > least, held, 0.0)
 
     def _off(self) -> tuple[Tensor, Tensor]:
@@ -252,7 +270,7 @@ class Rows:
             difference[differ] = (difference[differ] - lost).clamp_min(0)
             unit[differ] += lost
         info = torch.finfo(stored.dtype)
-        return float((difference / unit.clamp_min_(info.smallest_normal)).max()) / (info.eps / 2)
+        return float(difference.div_(unit.clamp_min_(info.smallest_normal)).max()) / (info.eps / 2)
 
     def _refuse(self, stored: Tensor, exact: Tensor, spot: Sequence[int]) -> NoReturn:
         row, *rest = spot

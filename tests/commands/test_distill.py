@@ -21,6 +21,7 @@ from helpers.command_line import Run
 from helpers.litert import LiteRT
 from helpers.teachers import write_teacher
 from helpers.training import (
+    cut_sample_inputs,
     derive_student,
     forget_accelerator,
     forget_options,
@@ -39,6 +40,7 @@ from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.tflite_model import export_tflite
 from memsr_compiler.quantization.tflite import export_integers
+from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
@@ -53,6 +55,12 @@ Command = Callable[..., list[str]]
 @pytest.fixture(autouse=True)
 def another_process() -> None:
     forget_accelerator()
+
+
+@pytest.fixture(autouse=True)
+def _cut_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process begins from corners of what ships: reading all of it takes longer than the training."""
+    monkeypatch.setattr("memsr_compiler.commands.distill.sample_inputs", cut_sample_inputs)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +186,10 @@ def test_a_teacher_that_overflows_is_named(run: Run, distill: Command, files: Pa
     assert status == 2 and "big.pt: gives NaN or infinite values for photographs" in err, err
 
 
-def test_a_run_that_was_killed_ends_as_if_it_had_not_been(run: Run, distill: Command, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
+    run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memsr_compiler.commands.distill.sample_inputs", sample_inputs)  # as the other process has them
     longer = ("--steps", 60, "--every", 10)
     status, _, err = run(*distill("whole", *longer))
     assert status == 0, err

@@ -304,8 +304,11 @@ def test_networks_under_any_name_of_bytes(run: Run, model: Path, tmp_path: Path)
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     shutil.copytree(model.parent, folder)
     export_onnx(load_plain(folder / model.name), folder / "again.onnx")
-    for name in (model.name, "again.onnx"):
-        assert run("bench", folder / name, "--size", "8x6", "--repeats", 1)[0] == 0
+    (tmp_path / "small").mkdir()
+    write(tmp_path / "small" / "a.png", 48, 48)
+    networks, quick = (folder / model.name, folder / "again.onnx"), ("--size", "8x6", "--repeats", 1)
+    status, _, err = run("bench", *networks, *quick, "--data", tmp_path / "small")
+    assert status == 0, err
 
 
 def test_copies_of_results_are_results(run: Run, model: Path, photos: Path, tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +18,34 @@ from torch import Tensor, nn
 from memsr_compiler import PlainNet, check_certificate, read_teacher, save_plain
 from memsr_compiler.errors import ExportError, MemsrError
 from memsr_compiler.ir import Meaning
+from memsr_compiler.lowering import compile, verify
 from memsr_compiler.plain.network import PlainLayer
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.guarantee import list_carried, state_guarantee
-from memsr_compiler.trace.trace import trace
+from memsr_compiler.trace.trace import Traced, trace
+
+
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Read each teacher once, however many networks are said to be it: what is forged is never the teacher.
+
+    One is known by all that it holds, its class, its numbers and its attributes, as they are in a file.
+    """
+    read: dict[tuple[bytes, str], Traced] = {}
+    trace_anew = trace
+
+    def trace_once(teacher: nn.Module, **options: Any) -> Traced:
+        file = io.BytesIO()
+        torch.save(teacher, file)
+        key = file.getvalue(), repr(sorted(options.items()))
+        if key not in read:
+            read[key] = trace_anew(teacher, **options)
+        return read[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for reader in (verify, compile, sys.modules[__name__]):
+            patch.setattr(reader, "trace", trace_once)
+        yield
 
 
 @dataclass

@@ -8,16 +8,20 @@ kills there were.
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-import onnxruntime  # noqa: F401  # before the fork: it takes longest
+import onnx  # noqa: F401  # before the fork, as all that a run imports: it would be killed in the middle of that
+import onnxruntime  # noqa: F401
+from PIL import Image
 
 from memsr_compiler import cli
 from memsr_compiler.commands import upscale  # noqa: F401
@@ -75,6 +79,10 @@ def die_at(number: int) -> Callable[[], None]:
 
 def main(model: Path, photos: Path, place: Path, kills: int, seed: int) -> None:
     """Kill at every point, and so many times at random."""
+    Image.init()
+    sys.argv = ["memsrc", "upscale", "--help"]
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        cli.main()
     begun = time.monotonic()
     finish(model, photos, place / "undisturbed")
     seconds = time.monotonic() - begun

@@ -6,6 +6,7 @@ A process that has imported everything forks for each command: a run then takes 
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import random
@@ -14,11 +15,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 
 from memsr_compiler.training import checkpoints
@@ -132,8 +135,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _serve() -> None:
     """Fork for each line of standard input, and say how that went."""
-    for name in PREPARED:
-        importlib.import_module(name)
+    _import_all()
     for line in sys.stdin:
         task = json.loads(line)
         reading, writing = os.pipe()
@@ -147,6 +149,20 @@ def _serve() -> None:
         _, status = os.waitpid(child, 0)
         sys.stdout.write(json.dumps({"status": os.waitstatus_to_exitcode(status), "said": content}) + "\n")
         sys.stdout.flush()
+
+
+def _import_all() -> None:
+    """Import what a run imports, on its way as well: each fork would do it anew, which takes as long as the run."""
+    for name in PREPARED:
+        importlib.import_module(name)
+    from memsr_compiler import cli
+    from memsr_compiler.images.metrics import ssim
+
+    black = np.zeros((16, 16, 3), np.uint8)
+    ssim(black, black, scale=1)
+    sys.argv = ["memsrc", "train", "--help"]
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        cli.main()
 
 
 def _run(arguments: list[str], kill: dict[str, Any] | float | None, output: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from memsr_compiler import save_plain, shrink
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.student.calibration_images import sample_inputs
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.training.losses import Objective
 from memsr_compiler.training.patches import Patches, prepare_photographs
@@ -45,6 +47,17 @@ def write_photographs(folder: Path) -> Path:
     for i in range(3):
         Image.fromarray(draw_picture(40 + 4 * i, 50, i)).save(folder / f"{i}.png")
     return folder
+
+
+@cache
+def _cut_samples(scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
+    whole = sample_inputs(scale=scale, channels=channels, input_range=input_range)
+    return [image[:, :, :64, :64].clone() for image in whole[:4]]
+
+
+def cut_sample_inputs(*, scale: int, channels: int, input_range: tuple[float, float]) -> list[Tensor]:
+    """`sample_inputs` for a student of 8 channels: corners of four, made once."""
+    return [image.clone() for image in _cut_samples(scale, channels, input_range)]
 
 
 def new_teacher() -> EDSR:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.command_line import Run
-from helpers.forged import Draft, DraftLayer, furthest, must_be_refused
+from helpers.forged import Draft, DraftLayer, furthest, must_be_refused, reading_once
 from torch import Tensor, nn
 
 from memsr_compiler import PlainNet, check_certificate, check_equivalence, compile_to_plain, read_teacher, save_plain
@@ -45,6 +45,12 @@ def network(dead_tap: float = 0.0) -> EDSR:
         if dead_tap:
             after.weight[:, -1] = dead_tap  # type: ignore[operator]
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _reading_once() -> Iterator[None]:
+    with reading_once():
+        yield
 
 
 @pytest.fixture(scope="module")
