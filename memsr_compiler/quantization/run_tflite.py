@@ -17,8 +17,10 @@ from memsr_compiler.tflite.write import RELU
 
 _LEAST, _MOST = -128, 127
 
+Numbers = NDArray[Any]  # of float64
 
-def run_tflite(model: Model, image: NDArray[Any]) -> NDArray[np.float64]:
+
+def run_tflite(model: Model, image: NDArray[Any]) -> Numbers:
     """Real numbers (N, C', s H, s W) that the network gives for an image (N, C, H, W), of any size."""
     pixels = image.astype(np.float64).transpose(0, 2, 3, 1)
     values = {model.image: _round(pixels, model.tensors[model.image])}
@@ -28,10 +30,11 @@ def run_tflite(model: Model, image: NDArray[Any]) -> NDArray[np.float64]:
     for op in model.operators:
         result = _compute(op, [values[number] for number in op.inputs])
         values[op.output] = _round(result, model.tensors[op.output])
-    return values[model.upscaled].transpose(0, 3, 1, 2)
+    upscaled: Numbers = values[model.upscaled].transpose(0, 3, 1, 2)
+    return upscaled
 
 
-def _compute(op: Operator, operands: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def _compute(op: Operator, operands: list[Numbers]) -> Numbers:
     """The real numbers that an operator gives, not rounded yet."""
     if op.op == "ADD":
         return _activate(op, operands[0] + operands[1])
@@ -39,7 +42,8 @@ def _compute(op: Operator, operands: list[NDArray[np.float64]]) -> NDArray[np.fl
         side = op.options["block_size"]
         n, height, width, channels = operands[0].shape
         blocks = operands[0].reshape(n, height, width, side, side, channels // side**2)
-        return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, height * side, width * side, -1)
+        shuffled: Numbers = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, height * side, width * side, -1)
+        return shuffled
     if op.op == "CONV_2D":
         image, weight, bias = map(torch.from_numpy, operands)
         weight = weight.permute(0, 3, 1, 2)
@@ -49,11 +53,11 @@ def _compute(op: Operator, operands: list[NDArray[np.float64]]) -> NDArray[np.fl
     return operands[0]
 
 
-def _activate(op: Operator, result: NDArray[np.float64]) -> NDArray[np.float64]:
+def _activate(op: Operator, result: Numbers) -> Numbers:
     return np.maximum(result, 0.0) if op.options["activation"] == RELU else result
 
 
-def _round(numbers: NDArray[np.float64], tensor: Tensor) -> NDArray[np.float64]:
+def _round(numbers: Numbers, tensor: Tensor) -> Numbers:
     """The numbers as a tensor holds them."""
     if tensor.steps is None:
         return numbers
@@ -61,7 +65,7 @@ def _round(numbers: NDArray[np.float64], tensor: Tensor) -> NDArray[np.float64]:
     return _scale(np.clip(np.rint(numbers / step) + zero, _LEAST, _MOST), tensor)
 
 
-def _scale(integers: NDArray[np.float64], tensor: Tensor) -> NDArray[np.float64]:
+def _scale(integers: Numbers, tensor: Tensor) -> Numbers:
     """What integers stand for: steps are those of the first axis."""
     if tensor.steps is None:
         return integers

@@ -99,7 +99,9 @@ def test_a_body_of_slices_is_no_picture(code: int, depth: int, big_endian: bool,
     slices = np.concatenate([PIXELS, PIXELS[::-1]]).tobytes()
     write_tiff(path, PIXELS, photometric=2, big_endian=big_endian, raw=slices, more=[(32997, code, [depth])])
     if depth > 1:
-        with pytest.raises(InvalidInput, match=r"a\.tif: its first page is a body of 2 slices .ImageDepth., .* save each"):
+        with pytest.raises(
+            InvalidInput, match=r"a\.tif: its first page is a body of 2 slices .ImageDepth., .* save each"
+        ):
             read_image(path)
     else:
         assert np.array_equal(read_image(path), PIXELS)

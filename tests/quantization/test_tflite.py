@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -93,7 +95,8 @@ def foreign_in_8_bits(nodes: Nodes, folder: Path, *, channels: int = 3) -> Path:
     generator = np.random.default_rng(0)
     width, made, stored = {"x": channels}, [], []
     for operator, reads, result in nodes:
-        inputs, options = reads.split(), {}
+        inputs = reads.split()
+        options: dict[str, Any] = {}
         width[result] = width[inputs[0]]
         if operator == "Conv":
             width[result] = 4 * channels
@@ -139,7 +142,7 @@ SKIP: Nodes = [("Conv", "x", "a"), ("Conv", "a", "c"), ("Add", "a c", "s"), ("De
                 ("Add", "a c", "s"),
                 ("DepthToSpace", "s", "y"),
             ],
-            "r: Relu ",
+            "r: Relu is written only right behind a Conv or an Add that nothing else reads",
         ),
         (
             [
@@ -149,10 +152,10 @@ SKIP: Nodes = [("Conv", "x", "a"), ("Conv", "a", "c"), ("Add", "a c", "s"), ("De
                 ("Add", "r b", "s"),
                 ("DepthToSpace", "s", "y"),
             ],
-            "b: Conv reads 'a_.*' in|r: Relu is written only right behind|another order",
+            "b: Conv reads 'a_.*', whose channels a DepthToSpace of TFLite wants in another order",
         ),
     ],
-    ids=["a value in two orders", "a ReLU behind a shuffle", "a ReLU beside a sum", "a ReLU behind a sum"],
+    ids=["a value in two orders", "a ReLU behind a shuffle", "a ReLU beside a sum", "a ReLU beside two orders"],
 )
 def test_what_is_not_written_is_refused_by_name(nodes: Nodes, message: str, tmp_path: Path) -> None:
     """Channels were permuted for one reader and not for another, and ReLUs left out, without a word."""
@@ -160,6 +163,32 @@ def test_what_is_not_written_is_refused_by_name(nodes: Nodes, message: str, tmp_
     with pytest.raises(InvalidInput, match=message):
         export_integers(path, tmp_path / "net.tflite")
     assert not (tmp_path / "net.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda graph: graph.output.append(graph.output[0]), "takes 1 images and gives 2, not one of each"),
+        (
+            lambda graph: _reroute(graph, "layers.1.conv", "layers.0.relu"),
+            "Conv reads 'layers.0.relu', which is not rounded to 8 bits there",
+        ),
+        (lambda graph: _reroute(graph, "layers.0.conv", "image"), "Conv reads 'image', which is not rounded"),
+    ],
+)
+def test_what_is_read_in_floating_point_is_refused(
+    edit: Callable[[onnx.GraphProto], None], message: str, tmp_path: Path
+) -> None:
+    """Engines read the numbers themselves there, and the file would have their integers."""
+    model = onnx.load(in_8_bits(build([8], [3, 3]), tmp_path))
+    edit(model.graph)
+    _save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        export_integers(tmp_path / "edited.onnx", tmp_path / "net.tflite")
+
+
+def _reroute(graph: onnx.GraphProto, name: str, value: str) -> None:
+    next(node for node in graph.node if node.op_type == "Conv" and node.name.startswith(name[:8])).input[0] = value
 
 
 @pytest.mark.parametrize(
