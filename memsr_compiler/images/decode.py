@@ -53,6 +53,7 @@ from memsr_compiler.images.tiff_tags import (
     SEPARATE,
     count_pages,
     is_tiff,
+    require_flat,
     require_known_predictor,
     require_whole_picture,
 )
@@ -227,6 +228,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     try:
         require_undamaged(path)
         require_whole_picture(path)
+        require_flat(path)
         require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
             if is_tiff(path):

@@ -11,7 +11,7 @@ from memsr_compiler.errors import InvalidInput
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
 STRIPS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 273, 274, 277, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_IFDS, EXTRA, SAMPLE_FORMAT = 322, 323, 324, 325, 330, 338, 339
-PROFILE = 34675
+PROFILE, DEPTH = 34675, 32997
 SEPARATE, UNSPECIFIED, PACKBITS = 2, 0, 32773  # of PLANAR: each channel in strips of its own; of EXTRA, COMPRESSION
 REDUCED = 1  # bit of NewSubfileType: a smaller picture of another one in the file
 
@@ -106,6 +106,19 @@ def require_whole_picture(path: str | os.PathLike[str]) -> None:
             )
     except struct.error:  # damage, which others tell of
         return
+
+
+def require_flat(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput for a TIFF whose first page is a body of several slices, not a picture."""
+    try:
+        slices = max(read_numbers(path, DEPTH), default=1) if is_tiff(path) else 1
+    except struct.error:  # damage, which others tell of
+        return
+    if slices > 1:
+        raise InvalidInput(
+            f"{path}: its first page is a body of {slices} slices (ImageDepth), as of microscopes, not a picture: save "
+            "each slice as a TIFF or PNG of its own"
+        )
 
 
 def require_known_predictor(path: str | os.PathLike[str]) -> None:

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 _MOST_ENLARGED = 16  # times; more no command takes
 _OPSET = 17  # for models older than 13, which have no quantisation per channel
+_SAME = 1e-3  # of the largest value: what converting a model may change, which float32 rounds otherwise then
+_PROBE = (24, 20)  # height and width of the images that it is compared on, where the file fixes none
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
 
@@ -241,15 +243,50 @@ def load_model(path: Path) -> ModelProto:
 
 
 def _convert_opset(model: ModelProto, path: Path) -> ModelProto:
+    """The model in a newer opset.  Raises InvalidInput where onnx cannot convert it, or makes another network of it."""
     from onnx import version_converter
 
     try:
-        return version_converter.convert_version(model, _OPSET)
+        converted = version_converter.convert_version(model, _OPSET)
+        deviation = _compare(model, converted)
+    except ImportError:
+        raise MemsrError(say_missing("ONNX Runtime", "measures ranges")) from None
     except Exception as error:  # the converter is C++ and has no exceptions of its own
         reason = first_line(error)
         raise InvalidInput(
             f"{path}: cannot be brought to opset {_OPSET} ({reason}); export it with 13 or later"
         ) from None
+    if deviation > _SAME:
+        raise InvalidInput(
+            f"{path}: onnx.version_converter brings it to opset {_OPSET} as another network, which differs by "
+            f"{deviation:.2g} of the largest value (of a linear Upsample or Resize of opset 10 and before it makes one "
+            "by half pixels); export it with opset 13 or later, or set coordinate_transformation_mode in what the "
+            "converter gives to asymmetric"
+        )
+    return converted
+
+
+def _compare(model: ModelProto, converted: ModelProto) -> float:
+    """By how much the second differs from the first, in parts of the largest value, on noise of levels 0..1 and 0..255.
+
+    It is infinite for other sizes, and where only one of them gives NaN.
+    """
+    dims = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    batch, channels, height, width = dims if len(dims) == 4 else [0] * 4
+    shape = batch or 1, channels or 3, height or _PROBE[0], width or _PROBE[1]
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    images = [noise, noise * 255]
+    before, after = (InnerValues(each, images).of(each.graph.output[0].name) for each in (model, converted))
+    return max(_deviate(a, b) for a, b in zip(before, after, strict=True))
+
+
+def _deviate(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """The largest difference, in parts of the first one's largest value."""
+    if one.shape != other.shape:
+        return float("inf")
+    differ = ~((one == other) | (np.isnan(one) & np.isnan(other)))
+    peak = np.abs(one[np.isfinite(one)]).max(initial=np.finfo(np.float32).tiny)
+    return float(np.nan_to_num(np.abs(one - other)[differ] / peak, nan=np.inf).max(initial=0.0))
 
 
 def _name_nodes(model: ModelProto) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from memsr_compiler.student.statistics.moments import Regression
 
 PRIOR = 1e-4  # of the exact weights, in parts of an input's mean variance
+_LEFT = 1e-12  # of the mean square: what float64 leaves of the variance of what never varies, of either sign
+_LEAST = 1e-200  # whose inverse is a number, and what that is times
 
 
 def round_weights(exact: Tensor, steps: Tensor, limit: int, lost: Regression) -> tuple[Tensor, Tensor]:
@@ -28,7 +30,8 @@ def round_weights(exact: Tensor, steps: Tensor, limit: int, lost: Regression) ->
     covariance = lost.inputs.covariance[:-1, :-1]
     variance = covariance.diagonal().clamp_min(0)
     share = len(variance) / (len(variance) + lost.inputs.count)
-    floor = PRIOR * variance.mean() + 1e-300
+    floor = PRIOR * variance.mean() + _LEFT * lost.inputs.second.diagonal()[:-1].max()
+    floor = floor if floor > _LEAST else torch.ones_like(floor)  # of inputs that are all 0
     trusted = (1 - share) * covariance + torch.diag(share * variance + floor)
     wanted = exact + (1 - share) * torch.linalg.solve(trusted, lost.covariance[:-1]).T
     nearest = (wanted / steps[:, None]).round().clamp(-limit, limit)

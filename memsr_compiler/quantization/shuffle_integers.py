@@ -22,7 +22,15 @@ def shuffle_integers(model: ModelProto) -> None:
     before = makers.get(shuffle.input[0])
     if before is None or before.op_type != "DequantizeLinear":
         return
-    shuffled, integers, steps = f"{result}.shuffled", f"{result}.integers", before.input[1:]
+    taken = {node.name for node in nodes} | {name for node in nodes for name in (*node.input, *node.output)}
+    shuffled, integers, back = (_choose_free(f"{result}.{word}", taken) for word in ("shuffled", "integers", "back"))
+    steps = before.input[1:]
     shuffle.output[0] = shuffled
     nodes.add(op_type="QuantizeLinear", name=integers, input=[shuffled, *steps], output=[integers])
-    nodes.add(op_type="DequantizeLinear", name=result, input=[integers, *steps], output=[result])
+    nodes.add(op_type="DequantizeLinear", name=back, input=[integers, *steps], output=[result])
+
+
+def _choose_free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput, first_line
 from memsr_compiler.files import DIGEST_KEY, atomic_write
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.seal import UNSEALED, is_unsealed
 from memsr_compiler.plain.tflite_model import EVERY_SIZE, Size, enlarge_size, order_channels
+from memsr_compiler.quantization.inner_values import InnerValues
 from memsr_compiler.quantization.quantize import load_model, takes_of
+from memsr_compiler.quantization.run_tflite import run_tflite
 from memsr_compiler.tflite.metadata import ENTRY, write_facts
 from memsr_compiler.tflite.model import LEAST_STEP, Model, Steps, Tensor
 from memsr_compiler.tflite.write import RELU, SAME, to_bytes
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 Ends = Literal["int8", "float32"]
 _log = logging.getLogger(__name__)
+_MOST_STEPS = 16  # of the result's integers: as many more than engines differ by, which round products at .5 otherwise
+_PROBE = (16, 19)  # height and width of the image that both networks are compared on
 _SAME_STEP = 1e-3  # of a product of steps, which float32 rounds
 _MIDDLE = 128  # between ONNX's unsigned and TFLite's signed activations
 _MAKE_ONE = "give a file that memsrc quantize made of a plain network"
@@ -49,7 +53,9 @@ def export_integers(
     size   height and width of the image; None: any
     warn   hears of a file in which damage cannot be noticed; None: the log does
 
-    The file appears whole or not at all.  Raises InvalidInput for another file, and for one with other operators.
+    The file appears whole or not at all.  Raises InvalidInput for another file, and for one with other operators, or
+    with these where they are not written: each node is either written or refused by its name.  Raises ExportError where
+    the TFLite network would give another image than ONNX Runtime, if that is installed, gives for noise.
     """
     model = load_model(Path(source))
     facts = {entry.key: entry.value for entry in model.metadata_props}
@@ -60,6 +66,7 @@ def export_integers(
     if takes is None:
         raise InvalidInput(f"{source}: is no network in 8 bits of ours; {_MAKE_ONE}")
     network = _Transcription(model, str(source), takes, size or EVERY_SIZE).write(ends)
+    _require_same(model, network, takes, str(source))
     network.metadata = {ENTRY: write_facts(facts)}
     content = to_bytes(network, _describe(takes))
     with atomic_write(path) as file:
@@ -71,10 +78,35 @@ def _describe(takes: Takes) -> str:
     return f"memsr_compiler {VERSION}; NHWC, values {low:g} to {high:g}, enlarges {takes.scale} times"
 
 
+def _require_same(model: ModelProto, network: Model, takes: Takes, source: str) -> None:
+    """Raise ExportError where the networks give other images: against mistakes of what is written, not of rounding."""
+    low, high = takes.input_range
+    noise = np.random.default_rng(0).random((1, takes.channels, *_PROBE))
+    image = (low + (high - low) * noise).astype(np.float32)
+    try:
+        (wanted,) = InnerValues(model, [image]).of(model.graph.output[0].name)
+    except ImportError:  # nothing that is written needs ONNX Runtime
+        return
+    except Exception as error:  # ONNX Runtime's, which have no class in common
+        raise InvalidInput(f"{source}: ONNX Runtime cannot run it ({first_line(error)}); {_MAKE_ONE}") from error
+    found = run_tflite(network, image)
+    steps = next(tensor.steps for tensor in reversed(network.tensors) if tensor.steps is not None)  # the result's
+    most = np.abs(found - wanted).max() / steps.step[0] if found.shape == wanted.shape else np.inf
+    if not most <= _MOST_STEPS:
+        raise ExportError(
+            f"{source}: is not written. As TFLite it would give another image than as ONNX, by {most:.3g} of 255 "
+            "steps; please report it, with the network"
+        )
+
+
 class _Transcription:
     """An ONNX model on its way to TFLite.
 
     numbers   tensors of the new model by the names that ONNX has for them, integers or what they stand for
+    scales    how many times they are as high and wide as the image
+    blocks    of those whose channels are in DEPTH_TO_SPACE's order, the side of its blocks; 1 for those in ONNX's order
+    rounded   names of floating-point values that are what integers stand for; others are read by what rounds them
+    wanted    sides of the blocks that pixel shuffles behind a value make of its channels
     """
 
     def __init__(self, model: ModelProto, source: str, takes: Takes, size: Size) -> None:
@@ -84,28 +116,34 @@ class _Transcription:
         self.graph = model.graph
         self.stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self.makers = {node.output[0]: node for node in model.graph.node}
-        self.readers = {name: node for node in model.graph.node for name in node.input}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
         self.numbers: dict[str, int] = {}
         self.scales: dict[str, int] = {}
+        self.blocks: dict[str, int] = {}
+        self.rounded: set[str] = set()
+        self.wanted = _find_shuffles(model)
         self.model = Model()
 
     def write(self, ends: Ends) -> Model:
         """The TFLite network."""
-        words = {"Conv": self._convolve, "Add": self._add, "DepthToSpace": self._shuffle}
-        image = self.graph.input[0].name
-        self._start(image, ends)
+        words = {"Conv": self._convolve, "Add": self._add, "DepthToSpace": self._shuffle, "Relu": self._cut_off}
+        images = [value.name for value in self.graph.input if value.name not in self.stored]
+        if len(images) != 1 or len(self.graph.output) != 1:
+            self._deny(f"takes {len(images)} images and gives {len(self.graph.output)}, not one of each")
+        self._start(images[0], ends)
         for node in self.graph.node:
             if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
                 self._pass_on(node)
-            elif node.op_type == "Relu":  # part of the convolution before it
-                self.numbers[node.output[0]] = self._number(node.input[0])
-                self.scales[node.output[0]] = self.scales[node.input[0]]
             elif node.op_type in words:
                 words[node.op_type](node)
             else:
-                self._refuse(node, f"is not among {', '.join(words)} and Relu")
+                *most, last = words
+                self._refuse(node, f"is not among {', '.join(most)} and {last}")
         result = self.graph.output[0].name
-        value = self._number(result)
+        value = self._read(result, "the output")
         if self.scales[result] != self.takes.scale or self.model.tensors[value].shape[3] != self.takes.channels:
             self._deny("enlarges by another factor than its metadata say, or gives other channels")
         self._end(value, ends)
@@ -123,7 +161,7 @@ class _Transcription:
         else:
             start = value = self.model.add(Tensor("image", "int8", shape, steps=steps))
         self.model.image = start
-        self.numbers[image], self.scales[image] = value, 1
+        self.numbers[image], self.scales[image], self.blocks[image] = value, 1, 1
 
     def _end(self, value: int, ends: Ends) -> None:
         last = self.model.tensors[value]
@@ -136,11 +174,30 @@ class _Transcription:
         if node.input[0] in self.numbers:
             if self._read_steps(node) != self.model.tensors[self.numbers[node.input[0]]].steps:
                 self._refuse(node, "has other steps than the integers that it reads")
-            self.numbers[node.output[0]] = self.numbers[node.input[0]]
-            self.scales[node.output[0]] = self.scales[node.input[0]]
+            self._alias(node)
+            if node.op_type == "DequantizeLinear":
+                self.rounded.add(node.output[0])
+
+    def _cut_off(self, node: NodeProto) -> None:
+        """Pass over a ReLU that is written with what is right before it, or that does nothing to integers."""
+        name = node.input[0]
+        number = self._number(name)
+        maker, steps = self.makers.get(name), self.model.tensors[number].steps
+        if maker is not None and maker.op_type in ("Conv", "Add") and self._relu_of(name) is node:
+            self._alias(node)
+        elif name in self.rounded and steps is not None and steps.zero[0] == -_MIDDLE:  # none stands for less than 0
+            self._alias(node)
+            self.rounded.add(node.output[0])
+        else:
+            self._refuse(node, "is written only right behind a Conv or an Add that nothing else reads")
+
+    def _alias(self, node: NodeProto) -> None:
+        """Let what a node makes be the tensor that it reads."""
+        for known in (self.numbers, self.scales, self.blocks):
+            known[node.output[0]] = known[node.input[0]]
 
     def _convolve(self, node: NodeProto) -> None:
-        image = self._number(node.input[0])
+        image = self._read(node.input[0], f"{_say(node)}: Conv")
         options = _attributes(node)
         weight, step = self._integers(node, 1)
         bias, bias_step = self._integers(node, 2)
@@ -154,10 +211,10 @@ class _Transcription:
         ):
             self._refuse(node, "has strides, dilations or groups")
         result = node.output[0]
-        relu = self._reader(result) == "Relu"
-        steps = self._steps_after(self.readers[result].output[0] if relu else result)
-        relu = relu or (steps.zero[0] == -_MIDDLE)  # ONNX Runtime leaves out a ReLU that the integers' end makes
-        shuffle = self._shuffle_after(result)
+        steps, relu = self._behind(result)
+        shuffle = _order(max(self.wanted.get(result, {1})), len(weight))
+        if len(weight) % shuffle**2:
+            self._refuse(node, f"gives {len(weight)} channels, of which no shuffle makes blocks of {shuffle}")
         kernel, offset = order_channels(weight, bias, shuffle)
         _, bias_step = order_channels(weight, bias_step, shuffle)
         _, step = order_channels(weight, step, shuffle)
@@ -186,29 +243,36 @@ class _Transcription:
             dilation_h=1,
             activation=RELU * relu,
         )
-        self.numbers[result], self.scales[result] = value, scale
+        self.numbers[result], self.scales[result], self.blocks[result] = value, scale, shuffle
 
     def _add(self, node: NodeProto) -> None:
-        first, second = (self._number(name) for name in node.input)
+        order = self.blocks.get(node.input[0], 1)
+        first, second = (self._read(name, f"{_say(node)}: Add", order) for name in node.input)
         result = node.output[0]
         shape = self.model.tensors[first].shape
+        scales = {self.scales[name] for name in node.input}
+        if shape != self.model.tensors[second].shape or len(scales) > 1:
+            self._refuse(node, "adds values of different sizes")
+        steps, relu = self._behind(result)
         value = self.model.compute(
-            "ADD", [first, second], Tensor(result, "int8", shape, steps=self._steps_after(result)), activation=0
+            "ADD", [first, second], Tensor(result, "int8", shape, steps=steps), activation=RELU * relu
         )
-        self.numbers[result], self.scales[result] = value, self.scales[node.input[0]]
+        self.numbers[result], self.scales[result], self.blocks[result] = value, self.scales[node.input[0]], order
 
     def _shuffle(self, node: NodeProto) -> None:
         value, factor = self._number(node.input[0]), _attributes(node).get("blocksize", 1)
         if _attributes(node).get("mode", b"DCR") != b"CRD":
             self._refuse(node, "is no pixel shuffle, whose mode is CRD")
         before = self.model.tensors[value]
+        self._read(node.input[0], f"{_say(node)}: DepthToSpace", _order(factor, before.shape[-1]))
         result = node.output[0]
         scale = self.scales[node.input[0]] * factor
         shape = (1, *enlarge_size(self.size, scale), before.shape[-1] // factor**2)
         self.numbers[result] = self.model.compute(
             "DEPTH_TO_SPACE", [value], Tensor(result, "int8", shape, steps=before.steps), block_size=factor
         )
-        self.scales[result] = scale
+        self.scales[result], self.blocks[result] = scale, 1
+        self.rounded.add(result)
 
     # -- looking around in the ONNX graph ----------------------------------------------------------------------
 
@@ -216,6 +280,35 @@ class _Transcription:
         if name not in self.numbers:
             self._deny(f"'{name}' is not computed in 8 bits from the image")
         return self.numbers[name]
+
+    def _read(self, name: str, reader: str, block: int = 1) -> int:
+        """The tensor of a value that is read as what its integers stand for, its channels in an order.
+
+        Raises InvalidInput for one that is read in floating point before it is rounded, and for another order.
+        """
+        number = self._number(name)
+        if name not in self.rounded:
+            self._deny(f"{reader} reads '{name}', which is not rounded to 8 bits there")
+        if self.blocks[name] != block:
+            self._deny(
+                f"{reader} reads '{name}', whose channels a DepthToSpace of TFLite wants in another order than what "
+                "else reads or makes them, and the file has one order"
+            )
+        return number
+
+    def _behind(self, name: str) -> tuple[Steps, bool]:
+        """The steps that a result is rounded to, and whether a ReLU is behind it."""
+        relu = self._relu_of(name)
+        steps = self._steps_after(relu.output[0] if relu else name)
+        return steps, bool(relu) or steps.zero[
+            0
+        ] == -_MIDDLE  # ONNX Runtime leaves out one that the integers' end makes
+
+    def _relu_of(self, name: str) -> NodeProto | None:
+        """The ReLU that a result is written with: its only reader."""
+        readers = self.readers.get(name, [])
+        alone = len(readers) == 1 and readers[0].op_type == "Relu" and name != self.graph.output[0].name
+        return readers[0] if alone else None
 
     def _integers(self, node: NodeProto, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Stored integers that a node reads, and their steps."""
@@ -232,8 +325,8 @@ class _Transcription:
 
     def _steps_after(self, name: str) -> Steps:
         """Steps of a value's integers."""
-        node = self.readers.get(name)
-        if node is None or node.op_type != "QuantizeLinear":
+        node = next((node for node in self.readers.get(name, []) if node.op_type == "QuantizeLinear"), None)
+        if node is None:
             self._deny(f"'{name}' is not in 8 bits")
         return self._read_steps(node)
 
@@ -252,20 +345,35 @@ class _Transcription:
             self._deny(f"a step of '{name}' is {wrong[0]:g}")
         return steps.astype(np.float32)
 
-    def _reader(self, name: str) -> str:
-        return str(self.readers[name].op_type) if name in self.readers else ""
-
-    def _shuffle_after(self, name: str) -> int:
-        """The factor of the pixel shuffle that a convolution's channels go to, perhaps through a sum; 1: none."""
-        while self._reader(name) in ("Relu", "QuantizeLinear", "DequantizeLinear", "Add"):
-            name = self.readers[name].output[0]
-        return int(_attributes(self.readers[name]).get("blocksize", 1)) if self._reader(name) == "DepthToSpace" else 1
-
     def _deny(self, reason: str) -> NoReturn:
         raise InvalidInput(f"{self.source}: {reason}; {_MAKE_ONE}")
 
     def _refuse(self, node: NodeProto, reason: str) -> NoReturn:
-        self._deny(f"{node.name or node.output[0]}: {node.op_type} {reason}")
+        self._deny(f"{_say(node)}: {node.op_type} {reason}")
+
+
+def _find_shuffles(model: ModelProto) -> dict[str, set[int]]:
+    """The sides of blocks that pixel shuffles make of each value's channels, through sums; 1 where others read it."""
+    wanted: dict[str, set[int]] = {value.name: {1} for value in model.graph.output}
+    for node in reversed(model.graph.node):
+        if node.op_type == "DepthToSpace":
+            sides = {int(_attributes(node).get("blocksize", 1))}
+        elif node.op_type in ("Relu", "QuantizeLinear", "DequantizeLinear", "Add"):
+            sides = wanted.get(node.output[0], {1})
+        else:
+            sides = {1}
+        for name in node.input:
+            wanted.setdefault(name, set()).update(sides)
+    return wanted
+
+
+def _order(side: int, channels: int) -> int:
+    """The side of blocks, or 1 where both orders of the channels are one: a shuffle to one channel."""
+    return 1 if channels == side**2 else side
+
+
+def _say(node: NodeProto) -> str:
+    return str(node.name or node.output[0])
 
 
 def _attributes(node: NodeProto) -> Mapping[str, Any]:

@@ -91,6 +91,22 @@ def test_a_whole_picture_with_small_ones_and_a_small_one_alone_are_read(
     assert np.array_equal(read_image(tmp_path / "a.tif"), PIXELS)
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize(("code", "depth"), [(4, 2), (3, 2), (4, 1)])
+def test_a_body_of_slices_is_no_picture(code: int, depth: int, big_endian: bool, tmp_path: Path) -> None:
+    """The first of them was read."""
+    path = tmp_path / "a.tif"
+    slices = np.concatenate([PIXELS, PIXELS[::-1]]).tobytes()
+    write_tiff(path, PIXELS, photometric=2, big_endian=big_endian, raw=slices, more=[(32997, code, [depth])])
+    if depth > 1:
+        with pytest.raises(
+            InvalidInput, match=r"a\.tif: its first page is a body of 2 slices .ImageDepth., .* save each"
+        ):
+            read_image(path)
+    else:
+        assert np.array_equal(read_image(path), PIXELS)
+
+
 @pytest.mark.parametrize(("compression", "refused"), [(32773, True), (5, False)])
 def test_a_predictor_beside_packbits_is_refused(compression: int, refused: bool, tmp_path: Path) -> None:
     """libtiff passes over it, other programs undo it: pixels were wrong without a word."""

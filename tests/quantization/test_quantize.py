@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -423,3 +424,76 @@ def test_wrong_input_to_quantize(run: Run, folder: Path, tmp_path: Path) -> None
         assert status == 2 and told == "" and err.count("\n") == 1, (arguments, told, err)
         assert all(word in err for word in words), err
         assert not out.exists()
+
+
+def test_a_last_node_that_is_called_as_what_it_gives(tmp_path: Path) -> None:
+    """A node was added by that name, and no engine loaded the file."""
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    model.graph.node[-1].name = model.graph.output[0].name
+    model.graph.node[0].name = f"{model.graph.output[0].name}.back"
+    onnx.save(model, str(tmp_path / "named.onnx"))
+    quantize(tmp_path / "named.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert 0 < deviation(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4])
+def test_features_that_are_constant(level: float, tmp_path: Path) -> None:
+    """They ended in an error of linear algebra."""
+    model = onnx.load(str(foreign(tmp_path / "net.onnx")))
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w0", "b0"):  # of a 1x1 convolution, whose values are the same at borders
+            number = level if tensor.name == "b0" else 0
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, number, np.float32), tensor.name))
+    onnx.save(model, str(tmp_path / "constant.onnx"))
+    quantize(tmp_path / "constant.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    exact, found = (OrtNetwork(tmp_path / name)(images(channels=1)[0]) for name in ("constant.onnx", "int8.onnx"))
+    assert (found - exact).abs().max() < 0.05
+
+
+def enlarging(path: Path, opset: int, mode: str, *, fixed: bool = False) -> Path:
+    """A network before opset 11 whose image is enlarged beside it, by an Upsample or Resize."""
+    generator = np.random.default_rng(0)
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    weight = numpy_helper.from_array(generator.normal(0, 0.05, (4, 1, 3, 3)).astype(np.float32), "w")
+    by_opset: dict[int, tuple[str, list[str], dict[str, Any]]] = {
+        7: ("Upsample", ["image"], {"scales": [1.0, 1.0, 2.0, 2.0]}),
+        9: ("Upsample", ["image", "scales"], {}),
+        10: ("Resize", ["image", "scales"], {}),
+    }
+    operator, inputs, stated = by_opset[opset]
+    nodes = [
+        helper.make_node(operator, inputs, ["large"], mode=mode, **stated),
+        helper.make_node("Conv", ["image", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("DepthToSpace", ["c"], ["d"], blocksize=2),
+        helper.make_node("Add", ["large", "d"], ["y"]),
+    ]
+    sizes: list[list[str | int | None]] = (
+        [[1, 1, 10, 14], [1, 1, 20, 28]] if fixed else [["n", 1, "h", "w"], ["n", 1, "large h", "large w"]]
+    )
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, size)
+        for name, size in zip(("image", "y"), sizes, strict=True)
+    ]
+    stored = [weight, scales] if opset > 7 else [weight]
+    graph = helper.make_graph(nodes, "enlarging", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=6), str(path))
+    return path
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_conversion_that_makes_another_network_is_refused(opset: int, fixed: bool, tmp_path: Path) -> None:
+    """onnx's converter took linear Upsamples, which are asymmetric, for those by half pixels: up to 36 grey levels."""
+    source = enlarging(tmp_path / "net.onnx", opset, "linear", fixed=fixed)
+    with pytest.raises(
+        InvalidInput, match=r"net\.onnx: onnx\.version_converter .* opset 17 as another network, .* half pix"
+    ):
+        quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10])
+def test_a_conversion_that_keeps_the_network_is_taken(opset: int, tmp_path: Path) -> None:
+    source = enlarging(tmp_path / "net.onnx", opset, "nearest")
+    quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert 0 < deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.03

@@ -77,6 +77,36 @@ def test_what_the_inputs_have_lost_is_given_back() -> None:
     assert found.tolist() == [[40.0, -30.0]] and bias.abs().max() < 0.05
 
 
+@pytest.mark.parametrize("size", [1e-30, 1.0, 300.0, 1e6])
+@pytest.mark.parametrize("kind", ["zero", "constant", "duplicate", "float32 constant", "mixed"])
+def test_inputs_that_tell_nothing_of_each_other(kind: str, size: float) -> None:
+    """Channels that are always 0, or the same, or each other: nothing, or rounding alone, is left of what varies.
+
+    All of them 0 ended in an error of linear algebra.
+    """
+    weight, steps = exact(4, 12, 0)
+    x = samples(12, 500, 0)
+    x[:-1] *= size
+    constants = torch.linspace(-1, 1, 12).double()[:, None].expand(12, 500) * size
+    if kind == "zero":
+        x[:-1] = 0
+    elif kind == "constant":
+        x[:-1] = constants
+    elif kind == "float32 constant":
+        x[:-1] = (constants + 0.1).float().double()
+    elif kind == "duplicate":
+        x[:-1] = x[:1]
+    else:
+        x[:4], x[4:8], x[8] = 0, constants[4:8], x[9]
+    found, bias = round_weights(weight, steps, 64, Regression.of(x, torch.zeros(4, 500)))
+    assert found.abs().max() <= 64 and torch.equal(found, found.round()) and bias.isfinite().all()
+    wanted, result = weight @ x[:-1], given_by(found, bias, steps, x)
+    nearest = (weight / steps[:, None]).round()
+    correction = (weight - nearest * steps[:, None]) @ x[:-1].mean(1)
+    theirs = (given_by(nearest, correction, steps, x) - wanted).square().mean()
+    assert (result - wanted).square().mean() <= theirs * (1 + 1e-9) + (1e-9 * size) ** 2
+
+
 def test_with_hardly_a_sample_the_nearest() -> None:
     weight, steps = exact(3, 200, 0)
     found, _ = round_weights(weight, steps, 64, Regression.of(samples(200, 2, 0), torch.zeros(3, 2)))

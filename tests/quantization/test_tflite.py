@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from helpers.litert import LiteRT
 from helpers.plain_nets import build, draw_image
 from onnx import numpy_helper
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.write import export_onnx
+from memsr_compiler.quantization import tflite
 from memsr_compiler.quantization.quantize import quantize
 from memsr_compiler.quantization.tflite import Ends, export_integers
 from memsr_compiler.runtime.runners import OrtNetwork
@@ -79,6 +83,164 @@ def test_other_networks_are_refused_by_operator(tmp_path: Path) -> None:
     export_onnx(build([8], [3, 3]), tmp_path / "float.onnx")
     with pytest.raises(InvalidInput, match="is no network in 8 bits of ours"):
         export_integers(tmp_path / "float.onnx", tmp_path / "net.tflite")
+    assert not (tmp_path / "net.tflite").exists()
+
+
+Nodes = list[tuple[str, str, str]]
+"""Operators, with the names that each reads and the one that it makes."""
+
+
+def foreign_in_8_bits(nodes: Nodes, folder: Path, *, channels: int = 3) -> Path:
+    """A network of others in 8 bits: 3x3 convolutions with biases, pixel shuffles by 2, and the like."""
+    generator = np.random.default_rng(0)
+    width, made, stored = {"x": channels}, [], []
+    for operator, reads, result in nodes:
+        inputs = reads.split()
+        options: dict[str, Any] = {}
+        width[result] = width[inputs[0]]
+        if operator == "Conv":
+            width[result] = 4 * channels
+            kernel = generator.normal(0, 0.3, (4 * channels, width[inputs[0]], 3, 3)) / np.sqrt(width[inputs[0]])
+            bias = generator.normal(0, 0.1, 4 * channels)
+            stored += [
+                numpy_helper.from_array(n.astype(np.float32), f"{result}.{i}") for i, n in enumerate((kernel, bias))
+            ]
+            inputs, options = [*inputs, f"{result}.0", f"{result}.1"], {"pads": [1] * 4}
+        elif operator == "DepthToSpace":
+            width[result], options = width[inputs[0]] // 4, {"blocksize": 2, "mode": "CRD"}
+        made.append(onnx.helper.make_node(operator, inputs, [result], result, **options))
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", channels, f"{name}h", f"{name}w"])
+        for name in ("x", nodes[-1][2])
+    ]
+    graph = onnx.helper.make_graph(made, "foreign", ends[:1], ends[1:], stored)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8),
+        str(folder / "net.onnx"),
+    )
+    images = [torch.rand(1, channels, 20, 24, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    quantize(folder / "net.onnx", folder / "int8.onnx", images, takes=Takes(2, channels))
+    return folder / "int8.onnx"
+
+
+SKIP: Nodes = [("Conv", "x", "a"), ("Conv", "a", "c"), ("Add", "a c", "s"), ("DepthToSpace", "s", "y")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (SKIP, "c: Conv reads 'a_.*', whose channels a DepthToSpace of TFLite wants in another order"),
+        (
+            [("Conv", "x", "a"), ("DepthToSpace", "a", "d"), ("Relu", "d", "y")],
+            "y: Relu is written only right behind a Conv or an Add that nothing else reads",
+        ),
+        (
+            [
+                ("Conv", "x", "a"),
+                ("Relu", "a", "r"),
+                ("Conv", "r", "c"),
+                ("Add", "a c", "s"),
+                ("DepthToSpace", "s", "y"),
+            ],
+            "r: Relu is written only right behind a Conv or an Add that nothing else reads",
+        ),
+        (
+            [
+                ("Conv", "x", "a"),
+                ("Conv", "a", "b"),
+                ("Relu", "a", "r"),
+                ("Add", "r b", "s"),
+                ("DepthToSpace", "s", "y"),
+            ],
+            "b: Conv reads 'a_.*', whose channels a DepthToSpace of TFLite wants in another order",
+        ),
+    ],
+    ids=["a value in two orders", "a ReLU behind a shuffle", "a ReLU beside a sum", "a ReLU beside two orders"],
+)
+def test_what_is_not_written_is_refused_by_name(nodes: Nodes, message: str, tmp_path: Path) -> None:
+    """Channels were permuted for one reader and not for another, and ReLUs left out, without a word."""
+    path = foreign_in_8_bits(nodes, tmp_path)
+    with pytest.raises(InvalidInput, match=message):
+        export_integers(path, tmp_path / "net.tflite")
+    assert not (tmp_path / "net.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda graph: graph.output.append(graph.output[0]), "takes 1 images and gives 2, not one of each"),
+        (
+            lambda graph: _reroute(graph, "layers.1.conv", "layers.0.relu"),
+            "Conv reads 'layers.0.relu', which is not rounded to 8 bits there",
+        ),
+        (lambda graph: _reroute(graph, "layers.0.conv", "image"), "Conv reads 'image', which is not rounded"),
+    ],
+)
+def test_what_is_read_in_floating_point_is_refused(
+    edit: Callable[[onnx.GraphProto], None], message: str, tmp_path: Path
+) -> None:
+    """Engines read the numbers themselves there, and the file would have their integers."""
+    model = onnx.load(in_8_bits(build([8], [3, 3]), tmp_path))
+    edit(model.graph)
+    _save(model, tmp_path / "edited.onnx")
+    with pytest.raises(InvalidInput, match=message):
+        export_integers(tmp_path / "edited.onnx", tmp_path / "net.tflite")
+
+
+def _reroute(graph: onnx.GraphProto, name: str, value: str) -> None:
+    next(node for node in graph.node if node.op_type == "Conv" and node.name.startswith(name[:8])).input[0] = value
+
+
+@pytest.mark.parametrize(
+    ("nodes", "channels"),
+    [
+        (SKIP, 1),  # a shuffle to one channel has the same order in both
+        ([("Conv", "x", "a"), ("Conv", "x", "c"), ("Add", "a c", "s"), ("DepthToSpace", "s", "y")], 3),
+        (
+            [
+                ("Conv", "x", "a"),
+                ("Conv", "x", "c"),
+                ("Add", "a c", "s"),
+                ("Relu", "s", "r"),
+                ("Conv", "r", "e"),
+                ("DepthToSpace", "e", "y"),
+            ],
+            3,
+        ),
+        ([("Conv", "x", "a"), ("Relu", "a", "r"), ("Add", "r r", "s"), ("DepthToSpace", "s", "y")], 3),
+        (
+            [
+                ("Conv", "x", "a"),
+                ("Conv", "a", "b"),
+                ("Conv", "b", "c"),
+                ("Add", "a c", "s"),
+                ("Conv", "s", "e"),
+                ("DepthToSpace", "e", "y"),
+            ],
+            3,
+        ),
+    ],
+    ids=["grey", "two convolutions", "a ReLU behind a sum", "a sum with itself", "an inner skip"],
+)
+def test_networks_of_others_that_can_be_written(nodes: Nodes, channels: int, tmp_path: Path) -> None:
+    path = foreign_in_8_bits(nodes, tmp_path, channels=channels)
+    export_integers(path, tmp_path / "int8.tflite", ends="float32")
+    x = torch.rand(1, channels, 20, 33, generator=torch.Generator().manual_seed(9))
+    expected = OrtNetwork(path)(x)
+    assert float((LiteRT(tmp_path / "int8.tflite")(x) - expected).abs().max()) < 0.03 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("ends", ["int8", "float32"])
+def test_another_network_is_not_written_whatever_went_wrong(
+    ends: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last defence: what would be written is run, and compared with the network in ONNX Runtime."""
+    path = in_8_bits(build([8, 8], [3, 3, 3]), tmp_path)
+    monkeypatch.setattr(tflite, "order_channels", lambda weight, bias, _: (weight.transpose(0, 2, 3, 1), bias))
+    with pytest.raises(
+        ExportError, match=r"int8\.onnx: is not written. As TFLite it would give another image .* report"
+    ):
+        export_integers(path, tmp_path / "net.tflite", ends=ends)
     assert not (tmp_path / "net.tflite").exists()
 
 

@@ -20,6 +20,10 @@ from memsr_compiler.files import path_or_content, read_file
 from memsr_compiler.trace.onnx.tensors import AGAIN, Array, read_array, read_initialisers, require_text, type_name
 
 OPSETS = range(11, 22)
+_CONVERTER = (
+    "; onnx.version_converter too brings it there, but makes linear Upsample and Resize other ones (by half pixels) "
+    "without a word: compare what both give"
+)
 _RANGES = "pkg.torch.export.ExportedProgram.range_constraints"
 _RANGE = re.compile(r": VR\[(\d{1,18}), (\d{1,18}|int_oo)\]")
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
@@ -157,7 +161,7 @@ def _read_opset(model: Any) -> int:
     if version not in OPSETS:
         raise UnsupportedModel(
             f"the network: ONNX opset {version} is not read, only {OPSETS[0]} to {OPSETS[-1]}; "
-            "export it with opset_version=17, or convert it with onnx.version_converter"
+            "export it with opset_version=17" + (_CONVERTER if version < OPSETS[0] else "")
         )
     return version
 

@@ -174,7 +174,7 @@ def test_other_opsets_are_refused(opset: int, tmp_path: Path) -> None:
     refuses(
         saved(model([node("Relu", "x", "y")], opset=opset), tmp_path),
         f"opset {opset} is not read, only 11 to 21",
-        "opset_version=17",
+        "opset_version=17" + "; onnx.version_converter too brings it there, but makes linear Upsample" * (opset < 11),
     )
 
 
