@@ -58,11 +58,13 @@ def require_small_constants(graph: ir.Graph, *, outside: bool = False) -> None:
     name = max(large, key=lambda name: abs(large[name][1]))
     step, number = large[name]
     levels = moved / level if level else math.inf
-    what = f"addition of {number:.9g}" if added else f"it gives values of {number:.9g}"
+    what, kind, adding = f"it gives values of {number:.9g}", "value", "Adding to it"
+    if added:
+        what, kind, adding = f"addition of {number:.9g}", "constant", "Adding it"
     raise UnsupportedModel(
-        f"{name}: {what}: next to so large a {'constant' if added else 'value'} float32 has numbers {step:.3g} apart "
-        f"only. Adding it rounds, which moves the result by {levels:.3g} of {_LEVELS} grey levels, and a plain "
-        "network does not round; if this is how it rounds values, leave that out, else add less"
+        f"{name}: {what}: next to so large a {kind} float32 has numbers {step:.3g} apart only. "
+        f"{adding} rounds, which moves the result by {levels:.3g} of {_LEVELS} grey levels, and a plain network does "
+        "not round; if this is how it rounds values, leave that out, else add less"
     )
 
 
