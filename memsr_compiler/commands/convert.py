@@ -13,7 +13,7 @@ from torch import nn
 from memsr_compiler import ir
 from memsr_compiler.commands.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.check_outputs import check_outputs, write_page
-from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted
+from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted, tell_far
 from memsr_compiler.commands.find_network import name_beside
 from memsr_compiler.commands.material import read_material
 from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
@@ -167,13 +167,7 @@ class Judge:
         self.measured = measure_deviations(model, net, self.out, staged, self.options, self.input_range, self.warn)
         require_accepted(self.measured, net, self.out, self.input_range)
         self._require_certified(load_plain(staged) if staged is not None else net)
-        half = (self.input_range[1] - self.input_range[0]) / 510
-        for deviation in self.measured:
-            if not deviation.value <= half:
-                self.warn(
-                    f"{deviation.name} deviates by {deviation.value:.2e}, over half a grey level ({half:.2e}); see "
-                    "docs/results/exactness.md"
-                )
+        tell_far(self.measured, self.input_range, self.warn)
 
     def _require_certified(self, stored: PlainNet) -> None:
         """Raise ExportError for what `verify` would not accept: too much is lost to large constants or few digits."""

@@ -75,9 +75,7 @@ def measure_deviations(
     images = {name: x[:2] for name, x in probe_images(net.info.channels, input_range).items()}
     if half:
         images |= sample_middles(net.info.channels, input_range)
-    exact = put(copy_module(model, torch.float64), place)
-    with torch.no_grad(), InFloat64():
-        known = {name: exact(x.to(place, copy=True)).cpu() for name, x in images.items()}
+    known = _run_exactly(model, images, place)
     candidates = [_in_torch(TEACHER, model, place), _in_torch("plain in float32", net, place)]
     if half:
         runner = open_float16(staged, net)
@@ -93,6 +91,32 @@ def measure_deviations(
             warn(f"{out.name} was not run: {error}")
     with full_float32(place):
         return [_measure(candidate, images, known, input_range) for candidate in candidates]
+
+
+def measure_teacher(
+    model: nn.Module, images: Mapping[str, Tensor], input_range: Range, place: torch.device
+) -> Deviation:
+    """A teacher in float32 against itself in float64: large where it rounds, and no plain network does."""
+    known = _run_exactly(model, images, place)
+    with torch.no_grad(), full_float32(place):
+        return _measure(_in_torch(TEACHER, model, place), images, known, input_range)
+
+
+def _run_exactly(model: nn.Module, images: Mapping[str, Tensor], place: torch.device) -> dict[str, Tensor]:
+    exact = put(copy_module(model, torch.float64), place)
+    with torch.no_grad(), InFloat64():
+        return {name: exact(x.to(place, copy=True)).cpu() for name, x in images.items()}
+
+
+def tell_far(measured: Iterable[Deviation], input_range: Range, warn: Callable[[str], None]) -> None:
+    """Warn of deviations that 8-bit images show."""
+    half = (input_range[1] - input_range[0]) / 510
+    for deviation in measured:
+        if not deviation.value <= half:
+            warn(
+                f"{deviation.name} deviates by {deviation.value:.2e}, over half a grey level ({half:.2e}); see "
+                "docs/results/exactness.md"
+            )
 
 
 def _in_torch(name: str, network: nn.Module, place: torch.device, dtype: torch.dtype = torch.float32) -> _Candidate:

@@ -12,6 +12,7 @@ from torch import Tensor
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.approximation import replacement_data
 from memsr_compiler.commands.command import OnlyApproximate
+from memsr_compiler.commands.deviations import measure_teacher, tell_far
 from memsr_compiler.commands.options import TeacherOptions, VerifyOptions
 from memsr_compiler.commands.output import Talk
 from memsr_compiler.commands.teachers import read
@@ -64,6 +65,7 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
         step("running both")
         model = teacher.module if certified.frozen is None else certified.frozen
         result = measure(model, net, plain, inputs, input_range, place)
+        own = measure_teacher(model, {name: x[:2] for name, x in inputs.items()}, input_range, place)
         psnr = None if certified.frozen is None else _psnr_to_teacher(teacher.module, certified.frozen, _takes(net))
     talk.json(
         {
@@ -72,9 +74,11 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
             "certificate": "valid",
             "largest_rounding_in_half_ulps": certified.rounding,
             "guarantee": net.info.guarantee,
+            "teacher_in_float32": own.value,
             **asdict(result),
         }
     )
+    tell_far([own], input_range, talk.warn)
     talk.say(f"certificate  valid: {net.info.guarantee}; weights are the exact ones, rounded")
     of = "frozen network: " if certified.replaced else ""
     talk.say(f"measured     {of}{result} ({say_count(len(inputs), 'input')})")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.command_line import Run
+from helpers.onnx_files import model, node, saved
 from helpers.trained import Edsr
 from helpers.wide_values import WIDE, overflowing
 
@@ -154,3 +156,22 @@ def test_constants_of_a_wide_clamp_are_rounded_as_those_of_shifts_are(tmp_path: 
     export_onnx(net, tmp_path / "p.onnx")
     result = measure(teacher, net, tmp_path / "p.onnx", probe_images(3), (0.0, 1.0), torch.device("cpu"))
     assert result.equivalent and result.bound <= 0.5 / 255, result
+
+
+def test_a_teacher_that_rounds_is_told(run: Run, tmp_path: Path) -> None:
+    """A sum in one convolution, x + 2**23 relu(x) - 2**23 relu(x), which float32 takes term by term."""
+    weights = np.concatenate([factor * np.eye(3) for factor in (1, 2**23, -(2**23))], axis=1).astype(np.float32)
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Concat", "x r r", "c", axis=1),
+        node("Conv", "c w", "v"),
+        node("Conv", "v k", "d", pads=[1, 1, 1, 1]),
+        node("DepthToSpace", "d", "y", blocksize=2, mode="CRD"),
+    ]
+    kernel = np.kron(np.eye(3), np.ones((4, 1))).astype(np.float32)[:, :, None, None] * np.full((3, 3), 1 / 9, "f")
+    teacher = saved(model(nodes, {"w": weights[:, :, None, None], "k": kernel}), tmp_path)
+    told = "teacher in float32 deviates by"
+    status, _, err = run("convert", teacher, "--out", tmp_path / "plain.onnx")
+    assert status == 0 and told in err, err
+    status, out, err = run("verify", teacher, tmp_path / "plain.onnx")
+    assert status == 0 and "equivalent" in out and told in err and "over half a grey level" in err, (out, err)

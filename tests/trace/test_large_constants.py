@@ -57,6 +57,24 @@ def test_so_is_code(factor: float, input_range: tuple[float, float], in_bias: bo
         trace(Shifted(WHOLE, factor, in_bias), input_range=input_range)
 
 
+@pytest.mark.parametrize(
+    ("large", "name"),
+    [
+        ([onnx.helper.make_node("Clip", ["x", "c"], ["t"])], "125829[0-9]{2}"),
+        ([onnx.helper.make_node("Max", ["x", "c"], ["t"])], "125829[0-9]{2}"),
+        ([onnx.helper.make_node("Relu", ["x"], ["r"]), onnx.helper.make_node("Mul", ["r", "c"], ["t"])], "125[0-9]{5}"),
+    ],
+)
+def test_so_is_what_adds_large_values(large: list[onnx.NodeProto], name: str, tmp_path: Path) -> None:
+    """The bound of a clamp, and features times a million, are no constants that an op adds to another value."""
+    steps = pieces(("Add", "t"), ("Sub", "t"), ("Conv", "w"))
+    network = load_onnx(
+        saved(model([*large, *steps], {"c": np.asarray(WHOLE, np.float32), "w": whole(4, 3, 1, 1)}), tmp_path)
+    )
+    with pytest.raises(UnsupportedModel, match=rf"it gives values of {name}.*: next to so large a value float32 has"):
+        trace(network)
+
+
 class Levelled(nn.Module):
     """Takes images of 0 to 255 and gives those of 0 to 1, to which it adds a constant that it takes off again."""
 

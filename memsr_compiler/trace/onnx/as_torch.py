@@ -11,6 +11,7 @@ import logging
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.onnx.constants import fold
 from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
-from memsr_compiler.trace.onnx.reader import count_channels
+from memsr_compiler.trace.onnx.reader import count_channels, tell_rounded
 from memsr_compiler.trace.trace import RefusedModule
+from memsr_compiler.trace.views import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
         raise
     except Exception as error:  # whatever torch raises: who needs a rank will miss it
         log.info("it does not run on an image of %dx%d: %s", *_SMALL, error)
+    tell_rounded(network)
     return module
 
 
@@ -72,6 +76,10 @@ class OnnxModule(RefusedModule):
             if node.op == "Constant":
                 known[node.outputs[0]] = np.asarray(next(iter(node.attributes.values())))
                 continue
+            if _is_of_weights(node, known):
+                with suppress(Unreadable):  # torch computes it
+                    known.update(zip(node.outputs, fold(node, [known.get(name) for name in node.inputs]), strict=False))
+                    continue
             step = _Step(node, {i: known[name] for i, name in enumerate(node.inputs) if name in known})
             _add_module(self, _path(node.name), step)
             self.steps.append(step)
@@ -87,6 +95,13 @@ class OnnxModule(RefusedModule):
         return output
 
 
+def _is_of_weights(node: Node, known: Mapping[str, Any]) -> bool:
+    """Whether a node computes weights from others, which is done in the file's own types and here once."""
+    operands = [known.get(name) for name in node.inputs if name]
+    arrays = [value for value in operands if value is not None]
+    return len(arrays) == len(operands) and any(array.dtype.kind == "f" for array in arrays)
+
+
 class _Step(nn.Module):
     """A node, with the operands that the file holds: tensors are its weights."""
 
@@ -95,6 +110,8 @@ class _Step(nn.Module):
         self.node = node
         self.numbers: dict[int, Operand] = {}
         self.rank: int | None = None
+        self.missing = 0
+        self.ranks = [array.ndim for array in constants.values() if node.op in _BROADCASTS]
         for i, array in constants.items():
             if array.dtype.kind != "f":
                 self.numbers[i] = array.reshape(-1).tolist()
@@ -111,7 +128,15 @@ class _Step(nn.Module):
         if self.node.op in SIZES and held and all(isinstance(v, list) for v in held if v is not None):
             return SIZES[self.node.op](self.node, *held)
         single = (_only(v) if isinstance(v, list) and self.node.op in _ARITHMETIC else v for v in held)
-        return OPERATORS[self.node.op](self.node, *single)
+        return self._widen(OPERATORS[self.node.op](self.node, *single))
+
+    def _widen(self, result: Operand) -> Operand:
+        """A single number of several axes (1, 1, 1, 1) gives its result as many; without them it is no tensor here."""
+        if isinstance(result, Tensor):  # of torch.fx it has the rank that it had in the run before
+            self.missing = max([0, *(rank - result.dim() for rank in self.ranks)])
+        for _ in range(self.missing):
+            result = result.unsqueeze(0)
+        return result
 
     def _shape(self, x: Tensor) -> list[Any]:
         """Sizes of all axes; how many there are torch.fx does not see: as many as in the run before it."""
@@ -142,7 +167,7 @@ def _path(name: str) -> list[str]:
     return [f"{part}_" if hasattr(OnnxModule, part) or part in _OWN else part for part in parts] or ["node"]
 
 
-_OWN = ("channels", "ends", "steps", "node", "numbers", "rank", "refusal", "training")
+_OWN = ("channels", "ends", "steps", "node", "numbers", "rank", "ranks", "missing", "refusal", "training")
 
 
 # -- sizes: lists, also where ONNX has a single number -----------------------------------------------------------------
@@ -170,7 +195,10 @@ def _pair(function: Callable[[Any, Any], Any], of_reals: Callable[[Any, Any], An
 
 
 def _cast_list(node: Node, values: list[Any]) -> list[Any]:
-    if node.attributes["to"] in FLOATS:
+    to = node.attributes["to"]
+    if to in FLOATS:
+        if any(isinstance(value, int) and abs(value) > 2 ** FLOATS[to] for value in values):
+            raise ValueError("whole numbers are rounded")
         return _Reals(values)
     if isinstance(values, _Reals):
         raise ValueError("real numbers are rounded")
@@ -220,8 +248,9 @@ _KEPT = (
     "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
 )  # fmt: skip
 """Operators of which a constant stays a tensor, also of a single number."""
-_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Clip")
-FLOATS = (1, 10, 11)  # types of numbers, as Cast has them: float, half, double
+_BROADCASTS = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
+_ARITHMETIC = (*_BROADCASTS, "Clip")
+FLOATS = {1: 24, 10: 11, 11: 53}  # types of numbers, as Cast has them, and their digits: float, half, double
 
 
 # -- tensors -----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Computing what an ONNX network computes without its image: weight algebra, and sizes.
 
-Known values are NumPy arrays: float64 for all floating-point types, whole numbers and bool in the file's own types,
-whose sums wrap around as there, or objects where a height or width that stays free, a `Size`, or the number of images,
-a `Batch`, is among the numbers.
+Known values are NumPy arrays: float64 for all floating-point types, each number rounded to the file's own type, as its
+engine computes weights too; whole numbers and bool in the file's own types, whose sums wrap around as there; or objects
+where a height or width that stays free, a `Size`, or the number of images, a `Batch`, is among the numbers.
 What a small file may make of its constants is bounded.
 """
 
@@ -17,6 +17,7 @@ from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
 from memsr_compiler.trace.onnx.folds.registry import FOLDS
+from memsr_compiler.trace.onnx.folds.types import round_to
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Size, Unreadable
 
@@ -41,22 +42,15 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
         if any(operand is not None and operand.dtype == object for operand in operands):
             raise Unreadable("it computes something of the size of the image that is not followed") from None
         raise Unreadable(f"it cannot be computed beforehand ({first_line(error)})") from None
-    return tuple(_as_array(r) for r in (result if isinstance(result, tuple) else (result,)))
+    return tuple(_as_array(r, node.type) for r in (result if isinstance(result, tuple) else (result,)))
 
 
-def _as_array(value: Any) -> Array:
-    """The value as an array of float64, whole numbers or bool; of objects only where a Size or Batch is among them.
-
-    Raises Unreadable for what float32 does not hold, as then the file's own number is infinite.
-    """
+def _as_array(value: Any, kind: int) -> Array:
+    """The value as an array of that type of ONNX's; of objects only where a Size or Batch is among them."""
     array = np.asarray(value, dtype=object if isinstance(value, Batch) else None)
     if array.dtype == object:
         kinds = {type(v) for v in array.flat}
         if Size in kinds or not kinds <= {int, float, bool}:
             return array
-        return array.astype(np.float64 if float in kinds else bool if kinds == {bool} else np.int64)
-    if array.dtype.kind != "f":
-        return array
-    if bool((np.isfinite(array) & (np.abs(array) > np.finfo(np.float32).max)).any()):
-        raise Unreadable("its result is beyond what float32 holds")
-    return array.astype(np.float64, copy=False)
+        array = array.astype(np.float64 if float in kinds else bool if kinds == {bool} else np.int64)
+    return round_to(array, kind)

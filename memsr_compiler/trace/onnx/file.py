@@ -35,6 +35,7 @@ class Node:
     """One ONNX node. `name` is never empty; an operand or a result that is left out is "".
 
     attributes   int, float, str, lists of these, or an array
+    type         of its results, by TensorProto's numbers
     """
 
     op: str
@@ -43,6 +44,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    type: int = 1
 
     def integer(self, name: str, default: int) -> int:
         return int(self.attributes.get(name, default))
@@ -108,7 +110,7 @@ def read_network(path: Path) -> Network:
     _check_finite(constants, nodes)
     name, shape, kind = _read_input(onnx, model.graph, constants)
     output = _read_output(model.graph)
-    nodes = list(_cast_alike(nodes, _list_types(model.graph)))
+    nodes = list(_with_types(nodes, _list_types(model.graph)))
     return Network(opset, tuple(nodes), constants, name, shape, kind, output, _read_ranges(model.graph))
 
 
@@ -225,8 +227,8 @@ _RESULTS = {
 """Types of results that are not those of what an operator is given."""
 
 
-def _cast_alike(nodes: Sequence[Node], types: dict[str, int]) -> Iterator[Node]:
-    """The nodes, each CastLike as the Cast that it is: to the type of its second operand.
+def _with_types(nodes: Sequence[Node], types: dict[str, int]) -> Iterator[Node]:
+    """The nodes, with the types of their results, and each CastLike as the Cast that it is: to its second operand's.
 
     types   by name, to which those of results are added
     """
@@ -238,8 +240,9 @@ def _cast_alike(nodes: Sequence[Node], types: dict[str, int]) -> Iterator[Node]:
         given = node.inputs[1:] if node.op == "Where" else node.inputs
         first = next((types[name] for name in given if name in types), _FLOAT)
         kind = node.attributes["to"] if node.op == "Cast" and standard else _RESULTS.get(node.op, first)
-        types.update({name: types.get(name, kind) for name in node.outputs})
-        yield node
+        kind = types.get(next(filter(None, node.outputs), ""), kind)
+        types.update(dict.fromkeys(node.outputs, kind))
+        yield replace(node, type=kind)
 
 
 def _read_attribute(onnx: ModuleType, node: str, op: str, proto: Any) -> Any:

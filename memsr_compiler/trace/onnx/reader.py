@@ -79,7 +79,7 @@ class _Reader:
         for node in self.network.nodes:
             self._locate(node)
             self._store(node, self._results(node))
-        self._tell_rounded()
+        tell_rounded(self.network)
         return self._output()
 
     @staticmethod
@@ -88,17 +88,6 @@ class _Reader:
         for least, most in network.ranges:
             if least > USUAL_LEAST or most < ANY:
                 tell_other_sizes(f"sizes from {least:,.0f} to {most:,.0f}".replace("inf", "any"))
-
-    def _tell_rounded(self) -> None:
-        """Warn of feature maps in fewer digits than the image has: they are read as if they had all."""
-        if self.network.kind == "FLOAT16":
-            return
-        casts = [n for n in self.network.nodes if n.op == "Cast" and isinstance(self.values[n.outputs[0]], View)]
-        to = sorted({_NARROW[number] for n in casts if (number := n.integer("to", 1)) in _NARROW})
-        if to:
-            log.warning(
-                "the file computes feature maps in %s: it is read as the network that rounds nothing", " and ".join(to)
-            )
 
     def _locate(self, node: Node) -> None:
         name = re.sub(r"[^\w.:-]", "-", node.name.strip("/").replace("/", "."))
@@ -197,6 +186,21 @@ class _Reader:
                 f"the network returns {what}", "convert a network that computes something from the image"
             )
         return GraphModule(self.builder.graph(result))
+
+
+def tell_rounded(network: Network) -> None:
+    """Warn of feature maps, or the enlarged image, in fewer digits than the image has: all of them are read."""
+    pixels, to = {network.input}, set()
+    for node in network.nodes:
+        if node.op not in ("Shape", "Size") and not pixels.isdisjoint(node.inputs):
+            pixels.update(node.outputs)
+            if node.op == "Cast":
+                to.add(_NARROW.get(node.integer("to", 1), ""))
+    if to - {""} and network.kind != "FLOAT16":
+        log.warning(
+            "the file computes feature maps in %s: it is read as the network that rounds nothing",
+            " and ".join(sorted(to - {""})),
+        )
 
 
 def count_channels(network: Network) -> int:

@@ -251,6 +251,14 @@ def test_a_channel_may_be_taken_without_its_axis_and_given_it_back(tmp_path: Pat
     agrees(saved(model(nodes, weights, shape=(1, 3, 5, 4)), tmp_path), sizes=((5, 4),), batch=1)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, "h", "w"), ("n", 3, "h", "w")])
+@pytest.mark.parametrize("last", [[], [node("Relu", "s", "y")]])
+def test_axes_are_not_dropped_by_their_size(last: list[Any], shape: Any, tmp_path: Path) -> None:
+    """An image alone lost its axis, and was read as if it kept it."""
+    nodes = [node("Conv", "x w", "c"), node("Squeeze", "c", "s" if last else "y"), *last]
+    refuses(saved(model(nodes, {"w": whole(3, 3, 1, 1)}, shape=shape), tmp_path), "it drops every axis of size 1, and")
+
+
 NARROWED = {
     "Cast": node("Cast", "x", "h", to=TensorProto.FLOAT16),
     "CastLike": node("CastLike", "x w", "h"),

@@ -174,10 +174,11 @@ WEIGHTS = {
     **{name: np.array(value, np.int64) for name, value in {
         "all": [2, 3], "two": 2, "three": 3, "minus3": [-3], "minus2": [-2], "minus1": [-1], "m2m1": [-2, -1],
         "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1], "far_before": [-(2**63)], "far": [99],
-        "groups": [0, 2, -1], "one_row": [1, 4, 1, 3], "one_column": [1, 4, 5, 1],
+        "groups": [0, 2, -1], "many": [2**24 + 1], "one_row": [1, 4, 1, 3], "one_column": [1, 4, 5, 1],
     }.items()},
     **{name: np.array(value, np.float32) for name, value in {
-        "slopes": [0.5, -1.0, 2.0, 0.25],
+        "slopes": [0.5, -1.0, 2.0, 0.25], "fine": [0.5003, -1.0003, 2.001, 0.2501], "tenth": 0.3, "big": 1.5 * 2**23,
+        "four_axes": [[[[0.25]]]], "most": 2**24,
         "half": 0.5, "real": 1.0, "mean": [0.5] * 4, "gain": [1.0] * 4, "twice": [1, 1, 2, 2], "none": [],
         "twelfth": [1, 1, 0.5, 1 / 4.5], "third": [0.25, 0.5, 1.0, -0.5],
     }.items()},
@@ -253,6 +254,10 @@ READ = {
         node("Reshape", "c groups", "d"), node("InstanceNormalization", "d gain2 mean2", "e"), node("Shape", "c", "s"),
         node("Reshape", "e s", "q"), SIGMOID,
     ),
+    "a single number of four axes, which makes four of two": (
+        MEAN, node("Squeeze", "p m2m1", "f"), node("Add", "f four_axes", "e"),
+        node("Transpose", "e", "q", perm=[0, 3, 1, 2]), SIGMOID,
+    ),
     "a layer norm": (
         node("Transpose", "c", "t", perm=[0, 2, 3, 1]), node("LayerNormalization", "t slopes third", "l"),
         node("Transpose", "l", "q", perm=[0, 3, 1, 2]), SIGMOID,
@@ -288,6 +293,34 @@ def test_attributes_mean_what_onnx_runtime_takes_them_for(nodes: tuple[onnx.Node
         with torch.no_grad():
             result = module(torch.from_numpy(x))
         np.testing.assert_allclose(result, session.run(None, {"x": x})[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        (node("Div", "slopes tenth", "a"), node("Add", "a big", "b"), node("Sub", "b big", "k")),
+        (node("Cast", "fine", "a", to=10), node("Cast", "a", "k", to=1)),
+    ],
+)
+def test_weights_that_the_file_rounds_are_rounded(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:
+    """A network in float64 computed them in float64."""
+    path = gate_file(tmp_path, *nodes, MEAN, node("Unsqueeze", "k m2m1", "l"), node("Mul", "p l", "q"), SIGMOID)
+    module, x = read_teacher(path, probe=False).module.double(), whole(1, 3, 8, 9)
+    with torch.no_grad():
+        result = module(torch.from_numpy(x).double())
+    np.testing.assert_allclose(result, ort.InferenceSession(path).run(None, {"x": x})[0], rtol=0, atol=1e-5)
+
+
+def test_a_whole_number_that_a_cast_rounds_is_not_taken_as_it_is(tmp_path: Path) -> None:
+    nodes = (node("Cast", "many", "r", to=1), node("Sub", "r most", "k"), MEAN, node("Mul", "p k", "q"), SIGMOID)
+    with pytest.raises(UnsupportedModel, match="GlobalAveragePool"):
+        read_teacher(gate_file(tmp_path, *nodes), probe=False)
+
+
+def test_features_of_fewer_digits_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = (MEAN, node("Cast", "p", "h", to=10), node("Cast", "h", "q", to=1), SIGMOID)
+    read_teacher(gate_file(tmp_path, *nodes), probe=False)
+    assert "computes feature maps in float16: it is read as the network that rounds nothing" in caplog.text
 
 
 def test_group_norms_are_read_in_gates(tmp_path: Path) -> None:

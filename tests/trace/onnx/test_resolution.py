@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from memsr_compiler.trace.onnx.ops.resolution import repeats
+from memsr_compiler.trace.onnx.reader import load_onnx
 
 
 @given(st.integers(1, 4), st.sampled_from(["CRD", "DCR"]), st.integers(1, 3), st.sampled_from([11, 13, 21]))
@@ -123,6 +124,22 @@ def test_other_enlargements_of_the_image_are_refused(attributes: dict[str, Any],
         tmp_path,
     )
     refuses(path, "body.Resize: Resize: ", reason)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(10, "float16"), (16, "bfloat16")])
+def test_the_enlarged_image_in_fewer_digits_is_told(
+    kind: int, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [
+        node("Resize", "x - scales", "up", mode="linear"),
+        node("Cast", "up", "narrow", to=kind),
+        node("Cast", "narrow", "wide", to=1),
+        node("Conv", "x w", "c"),
+        node("DepthToSpace", "c", "d", blocksize=2, mode="CRD"),
+        node("Add", "wide d", "y"),
+    ]
+    load_onnx(saved(model(nodes, RESIZED), tmp_path))
+    assert f"computes feature maps in {name}: it is read as the network that rounds nothing" in caplog.text
 
 
 @pytest.mark.parametrize(

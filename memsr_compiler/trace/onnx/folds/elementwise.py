@@ -12,6 +12,7 @@ import torch
 
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word
+from memsr_compiler.trace.onnx.folds.types import FLOATING, NUMPY, as_type, cast_to, round_to
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Size, Unreadable
 
@@ -103,6 +104,12 @@ def _variadic(function: Callable[..., Any]) -> Fold:
     return _elementwise(lambda *operands: reduce(function, operands))
 
 
+def _sum(node: Node, *operands: Array) -> Any:
+    """One after another, and rounded each time: a constant that is added and taken off again leaves its mark."""
+    check_room(np.broadcast_shapes(*(o.shape for o in operands)))
+    return reduce(lambda a, b: round_to(np.asarray(a + b), node.type), operands)
+
+
 def _modulo(node: Node, a: Array, b: Array) -> Any:
     check_room(np.broadcast_shapes(a.shape, b.shape))
     return np.fmod(a, b) if node.integer("fmod", 0) else np.mod(a, b)
@@ -128,7 +135,7 @@ FOLDS |= {
     "Reciprocal": _of_no_batch(_elementwise(lambda a: 1.0 / a)),
     "Pow": _of_no_batch(_elementwise(_power)),
     "Relu": _of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
-    "Sum": _of_no_batch(_variadic(operator.add)),
+    "Sum": _of_no_batch(_sum),
     "Max": _variadic(np.maximum),
     "Min": _variadic(np.minimum),
     "Equal": _elementwise(_equal),
@@ -144,36 +151,13 @@ FOLDS |= {
 }
 
 
-def as_type(a: Array, kind: np.dtype[Any]) -> Array:
-    """An array in another type.  Raises Unreadable where a whole number is to hold what it cannot, which is undefined.
-
-    Whole numbers made smaller keep their last bits, as everywhere.
-    """
-    if a.dtype.kind == "f" and kind.kind in "iu":
-        least, most = np.iinfo(kind).min, np.iinfo(kind).max
-        if not bool(((a > float(least) - 1) & (a < float(most) + 1)).all()):
-            raise Unreadable(f"numbers that {kind} does not hold")
-    return a.astype(kind)
-
-
 @fold_word("Cast")
 def cast(node: Node, a: Array) -> Any:
-    """The constant in another type; floating types are float64, in which the narrow ones leave the digits they have."""
+    """The constant in another type, rounded to it."""
     to = node.integer("to", 1)
-    if to not in _TYPES:
+    if to not in NUMPY:
         raise Unreadable(f"a cast to type {to}")
-    kind = np.dtype(_TYPES[to])
     if a.dtype == object:
-        kept = _round_size if kind.kind in "iu" else lambda v: v if isinstance(v, (Size, Batch)) else float(v)
+        kept = (lambda v: v if isinstance(v, (Size, Batch)) else float(v)) if to in FLOATING else _round_size
         return np.frompyfunc(kept, 1, 1)(a)
-    if to == _BRAIN and a.dtype.kind == "f":
-        return torch.from_numpy(a).bfloat16().double().numpy()
-    return as_type(a.astype(np.float16) if to == _HALF else a, kind)
-
-
-_HALF, _BRAIN = 10, 16
-_TYPES = {
-    1: "float64", 10: "float64", 11: "float64", 16: "float64", 9: "bool",
-    2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
-}  # fmt: skip
-"""NumPy's types by TensorProto's numbers."""
+    return cast_to(a, to)

@@ -222,6 +222,11 @@ def unsqueeze(c: Context, node: Node, x: View, axes: Value | None = None) -> Vie
 def squeeze(c: Context, node: Node, x: View, axes: Value | None = None) -> View:
     dropped = node.integers("axes", []) if axes is None else c.integers(axes, "axes")
     shape = c.frame.shape(x)
+    if not dropped and any(isinstance(n, (Size, Batch)) for n in shape):
+        c.builder.refuse(
+            "it drops every axis of size 1, and those of a single image, or of one row of pixels, are among them",
+            "say which axes it drops",
+        )
     gone = {c.axis(x, a) for a in dropped} or {i for i, n in enumerate(shape) if n == 1}
     if any(shape[i] != 1 for i in gone):
         c.builder.refuse(f"it drops axes {sorted(gone)} of {'x'.join(map(str, shape))}", "drop axes of size 1 only")
