@@ -30,6 +30,14 @@ POINTS = ("replace", "fsync", "unlink")  # of os
 JOURNAL = ".memsrc-upscale.json"
 
 
+def import_all() -> None:
+    """Import what a run does on its way as well, before the fork."""
+    Image.init()
+    sys.argv = ["memsrc", "upscale", "--help"]
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        cli.main()
+
+
 def start(model: Path, photos: Path, out: Path, prepare: Callable[[], None] = lambda: None) -> int:
     """Begin a run in a process of its own."""
     if child := os.fork():
@@ -79,10 +87,7 @@ def die_at(number: int) -> Callable[[], None]:
 
 def main(model: Path, photos: Path, place: Path, kills: int, seed: int) -> None:
     """Kill at every point, and so many times at random."""
-    Image.init()
-    sys.argv = ["memsrc", "upscale", "--help"]
-    with redirect_stdout(io.StringIO()), suppress(SystemExit):
-        cli.main()
+    import_all()
     begun = time.monotonic()
     finish(model, photos, place / "undisturbed")
     seconds = time.monotonic() - begun

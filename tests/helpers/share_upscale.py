@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import onnxruntime  # noqa: F401  # before the fork: it takes longest
-from helpers.kill_upscale import JOURNAL, contents, die_at, finish
+from helpers.kill_upscale import JOURNAL, contents, die_at, finish, import_all
 
 from memsr_compiler import cli
 from memsr_compiler.commands import upscale
@@ -55,6 +54,7 @@ def log_of(out: Path) -> Path:
 
 
 def main(model: Path, photos: Path, place: Path) -> None:
+    import_all()
     finish(model, photos, place / "alone")
     expected = contents(place / "alone")
     done = 0
