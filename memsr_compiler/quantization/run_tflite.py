@@ -66,7 +66,7 @@ def _round(numbers: Numbers, tensor: Tensor) -> Numbers:
 
 
 def _scale(integers: Numbers, tensor: Tensor) -> Numbers:
-    """What integers stand for: steps are those of the first axis."""
+    """The numbers that integers stand for: steps are those of the first axis."""
     if tensor.steps is None:
         return integers
     step, zero = (np.array(entry, np.float64) for entry in (tensor.steps.step, tensor.steps.zero))

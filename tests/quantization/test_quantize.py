@@ -436,14 +436,20 @@ def test_a_last_node_that_is_called_as_what_it_gives(tmp_path: Path) -> None:
     assert 0 < deviation(tmp_path / "net.onnx", tmp_path / "int8.onnx", images(channels=1)) < 0.05
 
 
-@pytest.mark.parametrize("level", [0.0, 0.4])
+@pytest.mark.parametrize("level", [0.0, 1.0])
 def test_features_that_are_constant(level: float, tmp_path: Path) -> None:
     """They ended in an error of linear algebra."""
     model = onnx.load(str(foreign(tmp_path / "net.onnx")))
     for tensor in model.graph.initializer:
-        if tensor.name in ("w0", "b0"):  # of a 1x1 convolution, whose values are the same at borders
-            number = level if tensor.name == "b0" else 0
-            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, number, np.float32), tensor.name))
+        values = numpy_helper.to_array(tensor)
+        if tensor.name in ("w0", "b0"):
+            ramp = np.linspace(0.1, 0.7, len(values), dtype=np.float32)
+            new = values * 0 if tensor.name == "w0" else ramp * np.float32(level)
+            tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+        elif tensor.name == "w1":  # 1x1, or borders would be other than the inside
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[:, :, 1:2, 1:2]), tensor.name))
+    pads = next(attribute for attribute in model.graph.node[2].attribute if attribute.name == "pads")
+    pads.CopyFrom(helper.make_attribute("pads", [0] * 4))
     onnx.save(model, str(tmp_path / "constant.onnx"))
     quantize(tmp_path / "constant.onnx", tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
     exact, found = (OrtNetwork(tmp_path / name)(images(channels=1)[0]) for name in ("constant.onnx", "int8.onnx"))
