@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 def read(
     options: TeacherOptions, talk: Talk, *, say: bool = True, own_process: bool = True
 ) -> tuple[Teacher, tuple[float, float]]:
-    """Read a teacher, and the range of its input values.
+    """Read a teacher, one from an ONNX file beside ONNX Runtime, and the range of its input values.
 
     say           what is assumed, aloud
     own_process   this process is the command's own, and is set up as it needs it
     """
-    from memsr_compiler.teachers.load import read_teacher  # with torch, which upscale, say, does without
+    # With torch, which upscale, say, does without.
+    from memsr_compiler.runtime.beside_engine import require_as_in_engine
+    from memsr_compiler.teachers.load import read_teacher
 
     if own_process:
         set_up(options, talk)
@@ -43,6 +45,9 @@ def read(
     )
     if say:
         say_assumed(options.teacher, teacher.assumed, talk)
+    why = require_as_in_engine(teacher)
+    if why and say and not talk.quiet:
+        talk.err.print(f"{options.teacher}: was not compared with ONNX Runtime: {why}", markup=False)
     return teacher, teacher.input_range
 
 

@@ -76,7 +76,7 @@ def _compare_with_anew(network: nn.Module, ask: Callable[[], Seen], arch: str, *
 
 
 def _see_anew(arch: str, options: Mapping[str, object], state: StateDict, fitted: _Named) -> Seen:
-    """What its network does with the weights of a file, in a process where it is not imported yet."""
+    """Results of its network with the weights of a file, in a process where it is not imported yet."""
     named, notes = fitted
     weights = {key: state[value] if isinstance(value, str) else value for key, value in named.items()}
     return see(_build(import_factory(arch), arch, options, Weights(weights, notes), fitted=True)[1])

@@ -19,7 +19,7 @@ _SIDE = 16  # of the image on which networks are compared, in pixels
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network gives for an image of so many channels, and the tensors that it holds beside its parameters."""
+    """Results of a network for an image of so many channels, and the tensors that it holds beside its parameters."""
 
     channels: int
     results: list[Tensor]

@@ -67,7 +67,7 @@ class _Moments:
 
     @staticmethod
     def of(x: Tensor, y: Tensor) -> _Moments:
-        """Those of samples (C, samples)."""
+        """Moments of samples (C, samples)."""
         channels, samples = x.shape
         places = torch.quantile(x, torch.linspace(0, 1, CANDIDATES + 2, dtype=x.dtype)[1:-1], dim=1).T
         second, first = x.new_zeros(channels, CANDIDATES + 2, CANDIDATES + 2), x.new_zeros(channels, CANDIDATES + 2)
