@@ -50,8 +50,11 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
             "modules, such as a lock, an open file, a generator or a function of TorchScript; make that in forward, or "
             "leave it out"
         ) from error
-    for _, module in walk(copied):  # by `net.compile()`: a function of the original, which a __getstate__ may keep
-        vars(module).pop("_compiled_call_impl", None)
+    given = dict(walk(model))
+    for path, module in walk(copied):
+        vars(module).pop("_compiled_call_impl", None)  # of `compile()`: the original's, which a __getstate__ may keep
+        if path in given and "training" in vars(given[path]):  # a __setstate__ may make it anew, as einops' do
+            vars(module)["training"] = given[path].training
     shared = set(map(id, list_weights(model).values()))
     for name, tensor in list_weights(copied).items():
         if id(tensor) in shared:

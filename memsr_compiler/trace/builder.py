@@ -20,6 +20,8 @@ MAX_KERNEL = 63
 """The largest kernel of a file, dilation included, that is read."""
 MAX_CHANNELS = 2**14
 """The most channels of a feature map, at the input's resolution, that are read."""
+_OF_PARTS = ("getitem", "select", "setitem", "slice", "slice_scatter")
+"""Operations that take a part of a feature map, or write into one."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,13 @@ class Builder:
         """
         for value in values:
             if isinstance(value, Padded) and but is not Padded:
+                if self.last in _OF_PARTS:
+                    self.refuse(
+                        "it takes, or writes into, rows of what has zeros around it, as training branches do, which "
+                        "put a bias there (SeqConv3x3 of ECBSR, BNAndPad of DBB)",
+                        "merge such branches into one convolution first, by the network's own code, or give the state "
+                        "dict, without --arch, where its family is known (ECBSR)",
+                    )
                 self.refuse(
                     "zeros are put around what it takes, which is read before a convolution only",
                     "give the padding to the convolution that follows",

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, list_weights
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, list_weights, walk
+from memsr_compiler.trace.held_values import putting_back
 from memsr_compiler.trace.places import line_of
 from memsr_compiler.trace.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
@@ -39,16 +40,16 @@ class Sample(NamedTuple):
 
 
 def possible_channels(model: nn.Module) -> list[int]:
-    """Numbers of channels that the input may have, likeliest first: what the first convolution takes, RGB, grey.
+    """Numbers of channels that the input may have, likeliest first: RGB, what convolutions take, RGBA, grey.
 
-    Grey last, also where the first convolution takes one channel: that may be a branch of the luma, or of an edge
-    filter, and what works on RGB works on grey by broadcasting.  An exported program states its own.
+    A network that begins with a convolution runs for one of them alone.  What takes channels by slices, or their mean,
+    runs for several, and photographs are RGB.  Grey last: what works on RGB works on grey by broadcasting, and a
+    convolution of one channel may be a branch of the luma.  An exported program states its own.
     """
     if (stated := stated_channels(model)) is not None:
         return [stated]
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    candidates = [first.in_channels] if first is not None and first.in_channels > 1 else []
-    return list(dict.fromkeys([*candidates, 3, 1]))
+    taken = [m.in_channels for _, m in walk(model) if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    return [c for c in dict.fromkeys([3, *taken, 4]) if c > 1] + [1]
 
 
 def stated_channels(model: nn.Module) -> int | None:
@@ -70,15 +71,15 @@ def _stated_shape(model: nn.Module) -> Sequence[Any]:
 
 
 def take_samples(
-    model: nn.Module, input_range: Range, sizes: Sequence[Size]
+    model: nn.Module, possible: Sequence[int], input_range: Range, sizes: Sequence[Size]
 ) -> tuple[dict[int, tuple[Sample, ...]], dict[int, str]]:
-    """Samples for each number of channels that the network takes; for the others what it raises, and where.
+    """Samples for each of these numbers of channels that the network takes; for the others what it raises, and where.
 
     sizes   of their images, of which it has to take the first
     """
     samples: dict[int, tuple[Sample, ...]] = {}
     errors: dict[int, str] = {}
-    for channels in possible_channels(model):
+    for channels in possible:
         try:
             samples[channels] = tuple(_samples(model, channels, input_range, sizes))
         except Exception as error:  # whatever the model's own code raises
@@ -86,8 +87,33 @@ def take_samples(
     return samples, errors
 
 
+def try_channels(model: nn.Module, input_range: Range, size: Size) -> tuple[list[int], dict[int, str]]:
+    """Numbers of channels that a network takes, likeliest first; for the others what it raises, and where.
+
+    A copy is tried, and another where code that ended midway left weights changed that it would have put back.
+    """
+    low, high = _finite(input_range)
+    taken: list[int] = []
+    errors: dict[int, str] = {}
+    tried = copy_module(model, torch.float64)
+    with putting_back(tried):
+        for channels in possible_channels(model):
+            image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64)
+            try:
+                take_sample(tried, image.view(1, channels, *size))
+                taken.append(channels)
+            except Exception as error:  # whatever the model's own code raises
+                errors[channels] = f"{first_line(error)}{line_of(model, error)}"
+                tried = copy_module(model, torch.float64) if has_changed(tried, model) else tried
+    return taken, errors
+
+
+def _finite(input_range: Range) -> Range:
+    return input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
+
+
 def _samples(model: nn.Module, channels: int, input_range: Range, sizes: Sequence[Size]) -> Iterator[Sample]:
-    low, high = input_range if all(map(math.isfinite, input_range)) else (0.0, 1.0)
+    low, high = _finite(input_range)
     draw = np.random.default_rng(0)  # NumPy's: a network that draws from a generator of torch's own is noticed by that
     for size in sizes:
         image = torch.from_numpy(draw.random((1, channels, *size))) * (high - low) + low
@@ -306,6 +332,19 @@ def _list_changed(ran: nn.Module, model: nn.Module) -> list[str]:
     return [name for name, t in after.items() if name not in before or not torch.equal(t, before[name].to(t))]
 
 
+def _list_moved(ran: nn.Module, other: nn.Module) -> list[str]:
+    """The same of two that ran in float64, but for rounding: what is normalised again changes by that each time."""
+    one, two = list_weights(ran), list_weights(other)
+    return [
+        name
+        for name in _list_changed(ran, other)
+        if name not in two
+        or not two[name].is_floating_point()
+        or one[name].shape != two[name].shape
+        or not bool((one[name] - two[name]).abs().max() <= 1e-12 * two[name].abs().max())
+    ]
+
+
 def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int, Sequence[Sample]]) -> None:
     """Raises UnsupportedModel where weights that a run changed hang on the image, as ActNorm's on the first.
 
@@ -314,12 +353,13 @@ def require_same_weights(ran: nn.Module, fresh: nn.Module, samples: Mapping[int,
     image, _ = next(iter(samples.values()))[0]
     with InFloat64():
         fresh(image.flip(3) / 2)
-    if not has_changed(fresh, ran) or not _makes_a_difference(_list_changed(fresh, ran), ran, image):
+    moved = _list_moved(fresh, ran)
+    if not moved or not _makes_a_difference(moved, ran, image):
         return
     name, later = type(fresh).__name__, copy_module(ran, None)
     with InFloat64():
         later(image.flip(3) / 2)
-    if has_changed(later, ran):
+    if _list_moved(later, ran):
         raise UnsupportedModel(
             f"{name} changes weights by each image that it sees, and gives another result for the next; give a module "
             "that keeps them"

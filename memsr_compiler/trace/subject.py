@@ -17,6 +17,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
+from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
 from memsr_compiler.trace.first_runs import require_nothing_of_the_first, run_as_it_is
 from memsr_compiler.trace.fx_reader import module_of
@@ -41,10 +42,11 @@ from memsr_compiler.trace.samples import (
     stated_size,
     take_sample,
     take_samples,
+    try_channels,
     types_of_weights,
 )
 from memsr_compiler.trace.tensors_only import has_marked_tensors
-from memsr_compiler.trace.unheard import find_value_question, noting_code
+from memsr_compiler.trace.unheard import Noted, find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _NUMPYS = ("__array__", "__array_wrap__", "numpy")  # methods by which a tensor becomes an array, and is made of one
@@ -83,18 +85,31 @@ class Subject:
     numbers: frozenset[Group] = frozenset()
     keeps: bool = False
 
-    def tell_assumed(self, *, sizes: bool = False) -> tuple[str, ...]:
-        """Words on what is assumed of the network's code, as a warning too: it is compared at samples alone.
+    def tell_assumed(self, *, sizes: bool = False, channels: int | None = None) -> tuple[str, ...]:
+        """Words on what is assumed of the network and its code, as a warning too: it is compared at samples alone.
 
-        sizes   whether its code was followed at one size of image
+        sizes      whether its code was followed at one size of image
+        channels   of the images as which it was read, where nobody says that
         """
-        code = self.unknown or self.asking
-        if not (code or sizes):
-            return ()
-        name = type(self.model).__name__
-        same = f"{code} does the same to every image" if code else f"{name} does the same at every size"
-        log.warning("%s: assumed: %s", name, same)
-        return (same,)
+        code, name = self.unknown or self.asking, type(self.model).__name__
+        assumed = []
+        if channels is not None and self._takes_others(channels):
+            assumed.append(f"images of {say_count(channels, 'channel')}")
+        if code or sizes:
+            assumed.append(f"{code} does the same to every image" if code else f"{name} does the same at every size")
+        for words in assumed:
+            log.warning("%s: assumed: %s", name, words)
+        return tuple(assumed)
+
+    def _takes_others(self, channels: int) -> bool:
+        """Whether it takes images of other numbers of channels too, but for grey ones by broadcasting."""
+        others = self.samples.keys() - {channels}
+        if others != {1}:
+            return bool(others)
+        grey = self.samples[1][0]
+        with suppress(Exception):  # whatever the model's own code raises
+            return not is_same(grey, take_sample(self.exact, grey.image.repeat(1, channels, 1, 1)).result)
+        return True
 
     def refuse_to_run(self) -> UnsupportedModel:
         """The refusal of a network that takes no image."""
@@ -156,26 +171,19 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
+    with noting_code(reference) as noted:
+        taken, failed = try_channels(reference, input_range, sizes[0])
+    _require_heard(model, noted)
     held = Held([model], weights=False)
     before, private = _shared_chance(), _OwnGenerators()
     with noting_code(reference) as noted, private:
-        samples, errors = take_samples(reference, input_range, sizes)
-    if noted.threaded is not None:
-        raise UnsupportedModel(
-            f"{type(model).__name__} (at {noted.threaded.co_filename}:{noted.threaded.co_firstlineno}) runs code in "
-            "threads of its own, into which nothing can be followed; let forward call it itself"
-        )
-    if noted.watching is not None:
-        raise UnsupportedModel(
-            f"{type(model).__name__} (at {noted.watching.co_filename}:{noted.watching.co_firstlineno}) asks whether "
-            "torch or Python is listening to it (dispatch modes, fake tensors, a profile), as they do while it is "
-            "read, so that nobody can know what it does otherwise; take that question out"
-        )
+        samples, errors = take_samples(reference, taken, input_range, sizes)
+    _require_heard(model, noted)
     if any(change.place.outside for change in held.list_changes()):
         held.put_back()
         run_as_it_is(model, input_range, sizes[0])
         reference = copy_module(model, torch.float64)
-        samples, errors = take_samples(reference, input_range, sizes)
+        samples, errors = take_samples(reference, taken, input_range, sizes)
     if samples and (private.used or _shared_chance() != before):
         _require_no_chance(reference, copy_module(model, torch.float64), samples)
     if samples and any(module.training for module in model.modules()):
@@ -190,7 +198,22 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    return Subject(model, itself, reference, samples, errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    return Subject(model, itself, reference, samples, failed | errors, sizes[0], unknown, noted.asking, numbers, keeps)
+
+
+def _require_heard(model: nn.Module, noted: Noted) -> None:
+    """Raises UnsupportedModel for code that ran where nobody hears it, or that asks whether somebody does."""
+    if noted.threaded is not None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} (at {noted.threaded.co_filename}:{noted.threaded.co_firstlineno}) runs code in "
+            "threads of its own, into which nothing can be followed; let forward call it itself"
+        )
+    if noted.watching is not None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} (at {noted.watching.co_filename}:{noted.watching.co_firstlineno}) asks whether "
+            "torch or Python is listening to it (dispatch modes, fake tensors, a profile), as they do while it is "
+            "read, so that nobody can know what it does otherwise; take that question out"
+        )
 
 
 def _require_numbers(model: nn.Module) -> None:

@@ -139,7 +139,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
     )
     _say_at(subject, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
-    assumed = subject.tell_assumed(sizes=stopped is not None)
+    assumed = subject.tell_assumed(sizes=stopped is not None, channels=traced.graph.input.channels)
     return replace(require_convolution(traced), assumed=assumed)
 
 

@@ -154,12 +154,14 @@ class LeavesTorch(Exception):
 class _KeepsImages(TorchFunctionMode):
     """Raises LeavesTorch where feature maps are taken apart, by `tolist()`, by rows or pixels, or by many `item()`s.
 
-    UnsupportedModel for functions that write into tensors without saying so, which torch.export leaves out.
+    UnsupportedModel for functions that write into tensors without saying so, which torch.export leaves out, and for
+    code that goes from tile to tile, of which the example has hundreds.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.numbers = 0
+        self.tiles: set[str] = set()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -180,7 +182,15 @@ class _KeepsImages(TorchFunctionMode):
                 f"the network: {func.__name__}: it writes how large values are into other tensors, of which "
                 "torch.export knows nothing; leave it out: batch norm in eval mode takes the statistics that it has"
             )
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.__getitem__ and result.dim() == 4 == args[0].dim() and result.shape[2:] != args[0].shape[2:]:
+            self.tiles.add(str(args[1]))
+            if len(self.tiles) > _MOST_TILES:
+                raise UnsupportedModel(
+                    "the network: getitem: it cuts the image into tiles, as many as its size makes, and a plain "
+                    "network treats every pixel alike; give the module that is run on each tile"
+                )
+        return result
 
 
 _WRITE_UNSEEN = (
@@ -190,6 +200,7 @@ _WRITE_UNSEEN = (
 )
 _MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
 _MOST_PARTS = 2048  # channels may be taken apart
+_MOST_TILES = 16  # parts of a feature map, each elsewhere
 
 
 def drop_dtype_checks(graph: fx.Graph) -> None:

@@ -83,6 +83,29 @@ def test_a_network_whose_copies_are_another_is_refused(make: Callable[[], nn.Mod
         trace(make().eval())
 
 
+class Shuffle(nn.Module):
+    """Copied as the layers of einops are: made anew, in train mode."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x, self.factor)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_modules_that_copies_make_anew_are_in_the_mode_of_theirs(mode: bool) -> None:
+    """In eval mode it was refused: "its training is False, and that of its copy is not"."""
+    trace(nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), Shuffle(2)).train(mode))
+
+
 class Forgetful(Net):
     """Its copies lack a table."""
 
@@ -412,7 +435,7 @@ def test_weights_of_eight_bits_are_refused() -> None:
         trace(network.eval())
 
 
-@pytest.mark.parametrize(("table", "most"), [(list, 40), (lambda numbers: [(n, n) for n in numbers], 200)])
+@pytest.mark.parametrize(("table", "most"), [(list, 50), (lambda numbers: [(n, n) for n in numbers], 200)])
 def test_tables_of_numbers_are_not_gone_through_one_by_one(table: Callable[[range], list[Any]], most: int) -> None:
     """But as they are copied: a call for each of two million numbers takes a second."""
 

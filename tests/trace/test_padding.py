@@ -84,6 +84,9 @@ class Around(nn.Module):
         padded = F.pad(x, self.pad, value=self.value)
         if self.then == "relu":
             return self.conv(torch.relu(padded))  # type: ignore[no-any-return]
+        if self.then == "border":  # as SeqConv3x3 of ECBSR's authors has it
+            padded[:, :, 0:1, :] = self.conv.weight[:, 0, 0, 0].view(1, -1, 1, 1)
+            return self.conv(padded)  # type: ignore[no-any-return]
         if self.then == "nothing":
             return F.pad(self.conv(padded), [1] * 4)
         return self.conv(padded)  # type: ignore[no-any-return]
@@ -102,6 +105,7 @@ class Around(nn.Module):
         (Around([1, 1, 1, 1, 0, 1]), "not of height and width alone"),
         (Around([1, 1, 1, 1], then="relu"), "relu: zeros are put around what it takes.*the convolution that follows"),
         (Around([1, 1, 1, 1], then="nothing"), "output: zeros are put around"),
+        (Around([1, 1, 1, 1], then="border"), "slice: it .*writes into, rows of .*zeros.* merge such branches into"),
     ],
 )
 def test_what_is_not_is_refused_by_name(network: nn.Module, words: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.ir.interpreter import run
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.fx_reader import refuse_impossible
 from memsr_compiler.trace.trace import trace
@@ -506,6 +507,41 @@ def test_what_is_noted_and_never_read_sets_no_weights(noted: Tensor, caplog: pyt
             trace(Noting(noted.clone(), decides).eval())
 
 
+def unit(w: Tensor) -> Tensor:
+    return F.normalize(w, dim=1)
+
+
+def bounded(w: Tensor) -> Tensor:
+    size = w.norm(2, dim=(1, 2, 3), keepdim=True)
+    bounded: Tensor = w * size.clamp(max=0.3) / size
+    return bounded
+
+
+@pytest.mark.parametrize("change", [unit, bounded])
+def test_weights_that_are_normalised_at_each_run_are_read(change: Callable[[Tensor], Tensor]) -> None:
+    """By which their last bits alone change: "gives another result for the next", and "by the first image"."""
+
+    class Normalising(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last.weight.data = change(self.last.weight.data)
+            return super().forward(x)
+
+    network = Normalising(F.relu).eval()
+    x = torch.rand(1, 3, 7, 5, dtype=torch.float64)
+    y = run(trace(network).graph, x)
+    assert torch.allclose(y, network.double()(x), rtol=0, atol=1e-12)
+
+
+def test_weights_that_shrink_at_each_run_are_refused() -> None:
+    class Shrinking(Between):
+        def forward(self, x: Tensor) -> Tensor:
+            self.last.weight.data = self.last.weight.data * 0.999
+            return super().forward(x)
+
+    with pytest.raises(UnsupportedModel, match="changes weights by each image that it sees, and gives another"):
+        trace(Shrinking(F.relu).eval())
+
+
 def test_a_count_that_is_a_place_in_a_table_is_refused_in_words() -> None:
     """At a place that there is none of, the network's own error came out."""
 
@@ -658,6 +694,11 @@ def test_modes_of_a_module_that_does_not_return_itself() -> None:
         (lambda y: y[:2], r"gives \(3, 3, 6, 10\) for 3 images at once, and itself \(2, .* a part of the batch"),
         (lambda y: y[:1], "getitem: it takes a part of the batch; leave the batch whole"),
         (lambda y: y[-1:], "getitem: it takes a part of the batch; leave the batch whole"),
+        (
+            lambda y: torch.cat([y * 2 for y in y.split(1)]),
+            "split: it takes a part of the batch; leave the batch whole",
+        ),
+        (lambda y: torch.stack([image * 2 for image in y]), "unbind: it takes a part of the batch; leave the batch"),
     ],
 )
 def test_a_part_of_the_batch_is_refused(part: Callable[[Tensor], Tensor], reason: str) -> None:
@@ -681,6 +722,30 @@ def test_pixels_in_a_row_become_an_image_again(
 ) -> None:
     trace(Between(whole))
     assert len(exports) == exported
+
+
+def tiled(size: int) -> Callable[[Tensor], Tensor]:
+    def run_tiles(y: Tensor) -> Tensor:
+        result = y.new_zeros(y.shape[0], 4, y.shape[2] * 2, y.shape[3] * 2)
+        for top in range(0, y.shape[2], size):
+            for left in range(0, y.shape[3], size):
+                tile = F.interpolate(y[:, :, top : top + size, left : left + size], scale_factor=2)
+                result[:, :, 2 * top : 2 * (top + size), 2 * left : 2 * (left + size)] = tile
+        return result
+
+    return run_tiles
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(16, "it cuts the image into tiles, as many as its size makes, .* run on each tile"), (400, "tile by tile")],
+)
+def test_code_that_goes_from_tile_to_tile_is_refused_before_all_of_them(size: int, words: str) -> None:
+    """It took minutes, and the reason was said to be new_zeros."""
+    began = time.process_time()
+    with pytest.raises(UnsupportedModel, match=words):
+        trace(Between(tiled(size)).eval())
+    assert time.process_time() - began < 30
 
 
 class Given(nn.Module):

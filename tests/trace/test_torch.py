@@ -148,6 +148,12 @@ SAME: dict[str, tuple[Between, int]] = {
     "repeat over the image": (lambda x: x - BOUNDS.repeat(x.size(0), 1, x.shape[2], x.shape[3]), 3),
     "zeros of the image's size": (lambda x: torch.max(x, torch.zeros(x.shape)) + torch.full(x.shape, 0.5), 3),
     "new_full over images": (lambda x: x + x.new_full((x.shape[0], 3, 1, 1), 0.5), 3),
+    "new_full of another number of channels": (
+        lambda x: torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), 0.25)], 1),
+        4,
+    ),
+    "one channel times a constant": (lambda x: x[:, :1] * BOUNDS + x.mean(1, keepdim=True) / BOUNDS[0], 3),
+    "one channel and a constant": (lambda x: torch.cat([BOUNDS - x[:, 1:2], x[:, :1] + BOUNDS[0]], 1), 6),
     "avg_pool2d, stride 1": (lambda x: x - F.avg_pool2d(x, 3, 1, 1), 3),
     "avg_pool2d of a pixel": (lambda x: F.avg_pool2d(x, 1), 3),
     "rrelu": (lambda x: F.rrelu(x, 0.1, 0.4), 3),

@@ -24,7 +24,7 @@ from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
 from memsr_compiler.trace.places import place_of
 from memsr_compiler.trace.programs import without_guards
-from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels
+from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels, try_channels
 from memsr_compiler.trace.subject import observe, require_steady, require_usual_tensors
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
 from memsr_compiler.trace.tracers import trace_symbolically
@@ -144,7 +144,9 @@ def psnr_between(
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
     try:
-        return tuple(place.name for place in _read_any(without_guards(model), {}, input_range)[1])
+        model = without_guards(model)
+        possible, _ = try_channels(model, input_range, SMALL[0])
+        return tuple(place.name for place in _read_any(model, possible, {}, input_range)[1])
     except Exception:  # whatever the model's own code, or the tracer, raises
         return ()
 
@@ -160,10 +162,11 @@ def rebuild(
     Raises CertificateError unless they are for this teacher, all that it needs and no others.
     """
     require_usual_tensors()
-    model = observe(model, input_range, SMALL).model
+    subject = observe(model, input_range, SMALL)
+    model, possible = subject.model, list(subject.samples) or possible_channels(subject.model)
     numbers = {r.name: r for r in replacements}
     try:
-        traced, places = _read_any(model, numbers, input_range)
+        traced, places = _read_any(model, possible, numbers, input_range)
     except InvalidGraph as error:
         raise CertificateError(f"its approximation does not fit the teacher: {error}; convert this teacher") from None
     claimed = [(r.name, r.kind.removeprefix("spatial ")) for r in replacements]  # over pixels: a gate as others are
@@ -176,10 +179,10 @@ def rebuild(
 
 
 def _read_any(
-    model: nn.Module, numbers: Mapping[str, Replacement], input_range: tuple[float, float]
+    model: nn.Module, possible: Sequence[int], numbers: Mapping[str, Replacement], input_range: tuple[float, float]
 ) -> tuple[Traced, list[Place]]:
-    """Read a network for the first number of channels that it takes."""
-    *others, last = possible_channels(model)
+    """Read a network for the first of these numbers of channels that it takes."""
+    *others, last = possible
     for channels in others:
         with suppress(WrongChannels):
             return _read(model, channels, numbers, input_range)

@@ -11,6 +11,7 @@ from torch import Tensor
 from memsr_compiler import ir
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.torch_ops.registry import word
+from memsr_compiler.trace.torch_ops.shape import select
 from memsr_compiler.trace.views import View
 
 
@@ -35,9 +36,14 @@ def new_full(b: Builder, x: View, size: Sequence[Any], fill_value: Any, **_: obj
     """A constant, where its size is known, or a feature map of one number, where that is as large as this one."""
     if all(isinstance(n, int) for n in size):
         return torch.full(tuple(size), float(fill_value), dtype=torch.float64)
-    if tuple(size) != x.shape:
-        b.refuse("it makes a constant of another size than the feature map's", "give it (1, C, 1, 1), or x.shape")
-    return full_like(b, x, fill_value)
+    images, channels, *space = size if len(size) == 4 else (None, None)
+    if (images, *space) != (x.shape[0], *x.shape[2:]) or type(channels) is not int:
+        b.refuse(
+            "it makes a constant of another size than the feature map's",
+            "give it (1, C, 1, 1), or x.shape; where it is filled with parts of an image, tile by tile, give the "
+            "module that is run on each",
+        )
+    return full_like(b, select(b, x, [0] * channels), fill_value)
 
 
 @word("new_zeros")

@@ -121,6 +121,7 @@ def linear(b: Builder, x: Any, p: float, y: Any, q: float) -> Any:
     if isinstance(y, View):
         names = [b.feature(v) if s == 1 else b.feature(b.affine(v, s, 0.0)) for v, s in ((x, p), (y, q))]
         return b.add(ir.Sum(name=b.name("add"), inputs=match_channels(b, names)))
+    x = _spread(b, x, y)
     shift = b.per_channel(y, x)
     if shift is None:
         b.refuse("a constant that differs from pixel to pixel is added", "use one constant for each channel")
@@ -135,6 +136,14 @@ def match_channels(b: Builder, names: list[str]) -> tuple[str, ...]:
         views = [View.of(n, b.types[n].channels, b.types[n].scale) for n in names]
         names = [b.feature(select(b, v, [0] * width)) if b.channels(v) == 1 else v.op for v in views]
     return tuple(names)
+
+
+def _spread(b: Builder, x: View, constant: object) -> View:
+    """A feature map; one of a single channel repeated for each channel of a constant (1, C, 1, 1)."""
+    if not isinstance(constant, Tensor) or constant.dim() not in (3, 4) or constant.shape[-2:] != (1, 1):
+        return x
+    width = constant.shape[-3]
+    return select(b, x, [0] * width) if width > 1 and b.channels(x) == 1 else x
 
 
 @word("lerp")
@@ -162,6 +171,7 @@ def mul(b: Builder, x: Any, y: Any) -> View:
     if isinstance(x, Resized) or isinstance(y, Resized):
         b.refuse("the enlarged image is scaled", "add it last, unscaled")
     x, y = (x, y) if isinstance(x, View) else (y, x)
+    x = _spread(b, x, y)
     scale = b.per_channel(y, x)
     if scale is None:
         b.refuse("a constant that differs from pixel to pixel is multiplied in", "use one constant for each channel")

@@ -157,6 +157,8 @@ def split(b: Builder, x: View, split_size_or_sections: Any, dim: int = 0) -> tup
 def _axis_of_channels(b: Builder, x: View, dim: int, does: str = "splits") -> int:
     at = dim % len(x.axes)
     if not is_of_channels(x, at):
+        if any(f.axis == "n" for f in x.axes[at]):
+            _refuse_part(b, x, at)
         b.refuse(f"it {does} axis {dim}", f"{does.split()[0].removesuffix('s')} channels (dim=1)")
     return at
 
