@@ -51,9 +51,10 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
     net = load_plain(plain)
     teacher, input_range = read(teacher_options, talk)
     _require_range(net, plain, input_range)
-    inputs = probe_images(net.info.channels, input_range) | _photographs(options.images, net, input_range)
+    probes = probe_images(net.info.channels, input_range)
     if net[0].weight.dtype == torch.float16:  # large values are found on photographs
-        inputs |= sample_middles(net.info.channels, input_range)
+        probes |= sample_middles(net.info.channels, input_range)
+    inputs = probes | _photographs(options.images, net, input_range)
     with talk.progress() as step:
         step("checking the certificate")
         try:
@@ -65,7 +66,7 @@ def run(teacher_options: TeacherOptions, options: VerifyOptions, talk: Talk) -> 
         step("running both")
         model = teacher.module if certified.frozen is None else certified.frozen
         result = measure(model, net, plain, inputs, input_range, place)
-        own = measure_teacher(model, {name: x[:2] for name, x in inputs.items()}, input_range, place)
+        own = measure_teacher(model, {name: x[:2] for name, x in probes.items()}, input_range, place)
         psnr = None if certified.frozen is None else _psnr_to_teacher(teacher.module, certified.frozen, _takes(net))
     talk.json(
         {

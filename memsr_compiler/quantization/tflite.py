@@ -300,9 +300,8 @@ class _Transcription:
         """The steps that a result is rounded to, and whether a ReLU is behind it."""
         relu = self._relu_of(name)
         steps = self._steps_after(relu.output[0] if relu else name)
-        return steps, bool(relu) or steps.zero[
-            0
-        ] == -_MIDDLE  # ONNX Runtime leaves out one that the integers' end makes
+        made_by_end = steps.zero[0] == -_MIDDLE  # of the integers, for which ONNX Runtime leaves out a ReLU
+        return steps, made_by_end or relu is not None
 
     def _relu_of(self, name: str) -> NodeProto | None:
         """The ReLU that a result is written with: its only reader."""

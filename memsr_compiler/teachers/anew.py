@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
@@ -73,6 +73,8 @@ def split_off(work: Callable[[Any], object], without: Collection[str]) -> Iterat
     try:
         yield ask
     finally:
+        with suppress(OSError):  # there is no such group before it has begun
+            os.killpg(process.pid, signal.SIGKILL)  # and what code started there as it was imported
         process.kill()
         process.join()
         ours.close()
@@ -81,6 +83,7 @@ def split_off(work: Callable[[Any], object], without: Collection[str]) -> Iterat
 def _serve(ours: Connection, theirs: Connection, work: Callable[[Any], object], without: Collection[str]) -> None:
     """Wait for what is given, forget modules, and answer; nothing of that is seen or heard outside."""
     ours.close()  # so that this ends where the other process does
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         given = theirs.recv_bytes()

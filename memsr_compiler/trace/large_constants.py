@@ -26,7 +26,7 @@ def require_small_constants(graph: ir.Graph, *, outside: bool = False) -> None:
     For values up to 1 numbers up to a thousand are passed over.  With larger ones, constants that are added or values,
     such as the bound of a clamp or features times a million, the network is run on noise, in float64 but for these
     values, which are rounded to float32: by an eighth of a grey level or more, a 255th of what the result reaches, or
-    of the input's range where the image is added to it, is no matter of rounding.
+    of the input's range where the image is added to it and reaches further, is no matter of rounding.
     Raises UnsupportedModel that names the largest constant, or else the largest value.
     """
     low, high = graph.input.low, graph.input.high
@@ -52,7 +52,8 @@ def require_small_constants(graph: ir.Graph, *, outside: bool = False) -> None:
             value.copy_(value.float())
 
     moved = float((run(graph, image, watch=round_large) - result).abs().max())
-    level = (high - low if outside else float(result.max() - result.min())) / _LEVELS
+    reach = float(result.max() - result.min())
+    level = (max(reach, high - low) if outside else reach) / _LEVELS
     if not moved >= _MOST * level or moved == 0:  # nor where both overflow, which is another matter
         return
     name = max(large, key=lambda name: abs(large[name][1]))

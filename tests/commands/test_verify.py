@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from memsr_compiler import (
     read_teacher,
     save_plain,
 )
+from memsr_compiler.commands import deviations, verify
 from memsr_compiler.commands.verify import measure
 from memsr_compiler.errors import CertificateError
+from memsr_compiler.images.files import write_image
 from memsr_compiler.plain import write
 from memsr_compiler.plain.probes import probe_images
 
@@ -156,6 +159,24 @@ def test_constants_of_a_wide_clamp_are_rounded_as_those_of_shifts_are(tmp_path: 
     export_onnx(net, tmp_path / "p.onnx")
     result = measure(teacher, net, tmp_path / "p.onnx", probe_images(3), (0.0, 1.0), torch.device("cpu"))
     assert result.equivalent and result.bound <= 0.5 / 255, result
+
+
+def test_the_teacher_alone_is_run_on_no_photographs(
+    run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice on each it would be, in float32 and float64, which made verify take twice as long."""
+    seen: list[str] = []
+
+    def measure_teacher(*given: Any) -> Any:
+        seen.extend(given[1])
+        return deviations.measure_teacher(*given)
+
+    monkeypatch.setattr(verify, "measure_teacher", measure_teacher)
+    (tmp_path / "photographs").mkdir()
+    write_image(tmp_path / "photographs" / "a.png", np.zeros((30, 40, 3), np.uint8))
+    run("convert", teacher, "--out", tmp_path / "plain.onnx")
+    status, out, err = run("verify", teacher, tmp_path / "plain.onnx", "--images", tmp_path / "photographs")
+    assert status == 0 and seen and not any("photographs" in name for name in seen), (out, err, seen)
 
 
 def test_a_teacher_that_rounds_is_told(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -258,6 +259,41 @@ def test_what_ends_or_never_ends_in_another_process_is_told(
     assert "in another process: gives no answer" in told
     (told,) = read("waiting:make", tmp_path).assumed
     assert "in another process: is not done in time" in told
+
+
+def test_what_code_starts_in_another_process_ends_with_it(write: Write, tmp_path: Path) -> None:
+    """A program that a module starts as it is imported went on there, beside the one that it started here."""
+    started = tmp_path / "started"
+    write(
+        starting=f"""
+        import subprocess, sys
+        from own_net import Net as make
+        PROGRAM = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        with open({str(started)!r}, "a") as file:
+            print(PROGRAM.pid, file=file)
+        """
+    )
+    assert read("starting:make", tmp_path).assumed == ()
+    program = sys.modules["starting"].PROGRAM
+    try:
+        assert program.poll() is None
+        (other,) = {int(line) for line in started.read_text().split()} - {program.pid}
+        for _ in range(100):
+            if _has_ended(other):
+                break
+            time.sleep(0.1)
+        assert _has_ended(other)
+    finally:
+        program.kill()
+        program.wait()
+
+
+def _has_ended(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # of which nobody has asked yet how it ended
 
 
 def test_modules_that_were_imported_before(write: Write, tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def test_a_channel_whose_rounding_makes_no_difference_is_read() -> None:
     trace(network)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_large_results_beside_an_image_are_read(mode: str) -> None:
+    """Of a network that is not trained yet: with the image outside, all of its thousands were held against 0 to 1."""
+
+    class Residual(Shifted):
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.shuffle(self.last(x)) * 65536.0
+            return result + nn.functional.interpolate(x, scale_factor=2.0, mode=mode)
+
+    trace(Residual(0.0, 1.0))
+
+
 def test_the_range_of_the_result_counts_too() -> None:
     """Of 0 to 65535 a half is added, next to which float32 has steps of 1/512: nothing there, though not of 0 to 1."""
 
