@@ -189,6 +189,7 @@ def read_float(path: Path) -> ModelProto:
     nodes = model.graph.node
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
+    _require_no_branches(model, path)
     store_constants(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
@@ -204,6 +205,16 @@ def read_float(path: Path) -> ModelProto:
     _name_nodes(model)
     _give_biases(model)
     return model
+
+
+def _require_no_branches(model: ModelProto, path: Path) -> None:
+    """Refuse nodes that hold graphs: these may take any value of the network, which would be scaled beneath them."""
+    for node in model.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise InvalidInput(
+                f"{path}: {node.name or next(filter(None, node.output), '')}: {node.op_type}: control flow is not "
+                "quantised; simplify the file (onnxsim) so that the decision is taken once, or export it without"
+            )
 
 
 def _count_bytes(path: Path) -> int:

@@ -311,9 +311,26 @@ def eight_bits(path: Path) -> None:
     quantize(source, path, images(channels=1), takes=Takes(2, 1))
 
 
+def branches(path: Path) -> None:
+    """A network of which one of two branches takes a value that equalising scales for the convolutions alone."""
+    foreign(path)
+    file = onnx.load(str(path))
+    inner, last = file.graph.node[-2].output[0], file.graph.node[-1].input[0]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("then", "other")]
+    taken = [helper.make_node("Identity", [name], [end.name]) for name, end in zip((inner, inner), ends, strict=True)]
+    graphs = [helper.make_graph([n], n.output[0], [], [end]) for n, end in zip(taken, ends, strict=True)]
+    file.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    branch = helper.make_node("If", ["yes"], ["chosen"], name="choice", then_branch=graphs[0], else_branch=graphs[1])
+    file.graph.node.insert(len(file.graph.node) - 1, branch)
+    file.graph.node[-1].input[0] = "chosen"
+    assert last == inner
+    onnx.save(file, str(path))
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
+        (branches, "choice: If: control flow is not quantised"),
         (half, "is float16"),
         (text, "is no ONNX model"),
         (without_convolution, "no convolution"),
