@@ -49,6 +49,7 @@ _SAME = 1e-3  # of the largest value: what converting a model may change, which 
 _PROBE = (24, 20)  # height and width of the images that it is compared on, where the file fixes none
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
+_NAMED_BY_RUNTIME = ("uantizeLinear_Output", "uantizeLinear_Input")
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def read_float(path: Path) -> ModelProto:
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
     _require_no_branches(model, path)
+    _require_free_names(model, path)
     store_constants(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
@@ -215,6 +217,15 @@ def _require_no_branches(model: ModelProto, path: Path) -> None:
                 f"{path}: {node.name or next(filter(None, node.output), '')}: {node.op_type}: control flow is not "
                 "quantised; simplify the file (onnxsim) so that the decision is taken once, or export it without"
             )
+
+
+def _require_free_names(model: ModelProto, path: Path) -> None:
+    """Refuse names that ONNX Runtime gives to values of its own: it would write a file that it cannot read."""
+    values = (name for node in model.graph.node for name in (*node.input, *node.output))
+    for name in (name for name in values if name.endswith(_NAMED_BY_RUNTIME)):
+        raise InvalidInput(
+            f"{path}: the value '{name}' has a name that ONNX Runtime gives when it quantises; rename it"
+        )
 
 
 def _count_bytes(path: Path) -> int:

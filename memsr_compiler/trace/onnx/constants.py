@@ -55,6 +55,6 @@ def _as_array(value: Any, kind: int) -> Array:
     numbers = round_to(plain_numbers(array[plain]), kind) if plain.any() else array[plain]
     if plain.all():
         return numbers.reshape(array.shape)
-    result = array.copy()
+    result = np.array(array)
     result[plain] = numbers.astype(object)
     return result

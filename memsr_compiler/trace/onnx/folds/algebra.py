@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from memsr_compiler.trace.onnx.file import Node
+from memsr_compiler.trace.onnx.folds.elementwise import of_no_batch
 from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word, read_axes
 from memsr_compiler.trace.onnx.folds.types import require_any_order, round_to
 from memsr_compiler.trace.onnx.tensors import Array
@@ -47,8 +48,8 @@ FOLDS |= {
     "ReduceSum": _reduction(np.sum, sums=True),
     "ReduceMean": _reduction(np.mean, whole=False, sums=True),
     "ReduceProd": _reduction(np.prod),
-    "ReduceMax": _reduction(np.max),
-    "ReduceMin": _reduction(np.min),
+    "ReduceMax": of_no_batch(_reduction(np.max)),
+    "ReduceMin": of_no_batch(_reduction(np.min)),
     "ReduceL2": _of_squares(_reduction(lambda a, **how: np.sqrt(np.sum(a, **how)), whole=False)),
     "ReduceSumSquare": _of_squares(_reduction(np.sum, whole=False)),
 }

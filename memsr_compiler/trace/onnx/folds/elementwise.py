@@ -84,7 +84,7 @@ def _require_whole(a: Any) -> Any:
 
 def _map_objects(a: Array, of_numbers: Callable[[Array], Array], of_size: Callable[[Any], Any]) -> Array:
     """The objects' plain numbers as one function makes them, and sizes and numbers of images as another does."""
-    plain, result = are_plain(a), a.copy()
+    plain, result = are_plain(a), np.array(a)
     if plain.any():
         result[plain] = of_numbers(plain_numbers(a[plain])).astype(object)
     if not plain.all():
@@ -107,7 +107,7 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
     return compute
 
 
-def _of_no_batch(fold: Fold) -> Fold:
+def of_no_batch(fold: Fold) -> Fold:
     """The fold, refused for numbers of images, of which it makes something else."""
 
     def compute(node: Node, *operands: Array) -> Any:
@@ -145,25 +145,25 @@ def _power(a: Array, b: Array) -> Any:
 
 
 FOLDS |= {
-    "Add": _of_no_batch(_elementwise(operator.add)),
-    "Sub": _of_no_batch(_elementwise(operator.sub)),
+    "Add": of_no_batch(_elementwise(operator.add)),
+    "Sub": of_no_batch(_elementwise(operator.sub)),
     "Mul": _elementwise(operator.mul),
     "Div": _elementwise(_divide),
-    "Mod": _of_no_batch(_modulo),
-    "Neg": _of_no_batch(_elementwise(operator.neg)),
-    "Abs": _of_no_batch(_elementwise(np.abs)),
-    "Sign": _of_no_batch(_elementwise(np.sign)),
-    "Sqrt": _of_no_batch(_elementwise(np.sqrt)),
-    "Exp": _of_no_batch(_elementwise(np.exp)),
-    "Reciprocal": _of_no_batch(_elementwise(lambda a: 1.0 / a)),
-    "Pow": _of_no_batch(_elementwise(_power)),
-    "Relu": _of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
-    "Sum": _of_no_batch(_sum),
-    "Max": _variadic(np.maximum),
-    "Min": _variadic(np.minimum),
+    "Mod": of_no_batch(_modulo),
+    "Neg": of_no_batch(_elementwise(operator.neg)),
+    "Abs": of_no_batch(_elementwise(np.abs)),
+    "Sign": of_no_batch(_elementwise(np.sign)),
+    "Sqrt": of_no_batch(_elementwise(np.sqrt)),
+    "Exp": of_no_batch(_elementwise(np.exp)),
+    "Reciprocal": of_no_batch(_elementwise(lambda a: 1.0 / a)),
+    "Pow": of_no_batch(_elementwise(_power)),
+    "Relu": of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
+    "Sum": of_no_batch(_sum),
+    "Max": of_no_batch(_variadic(np.maximum)),
+    "Min": of_no_batch(_variadic(np.minimum)),
     "Equal": _elementwise(_equal),
-    "Less": _of_no_batch(_elementwise(operator.lt)),
-    "Greater": _of_no_batch(_elementwise(operator.gt)),
+    "Less": of_no_batch(_elementwise(operator.lt)),
+    "Greater": of_no_batch(_elementwise(operator.gt)),
     "And": _elementwise(np.logical_and),
     "Or": _elementwise(np.logical_or),
     "Not": _elementwise(np.logical_not),
