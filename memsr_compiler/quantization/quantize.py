@@ -223,9 +223,7 @@ def _require_free_names(model: ModelProto, path: Path) -> None:
     """Refuse names that ONNX Runtime gives to values of its own: it would write a file that it cannot read."""
     values = (name for node in model.graph.node for name in (*node.input, *node.output))
     for name in (name for name in values if name.endswith(_NAMED_BY_RUNTIME)):
-        raise InvalidInput(
-            f"{path}: the value '{name}' has a name that ONNX Runtime gives when it quantises; rename it"
-        )
+        raise InvalidInput(f"{path}: the value '{name}' has a name that ONNX Runtime gives to its own; rename it")
 
 
 def _count_bytes(path: Path) -> int:

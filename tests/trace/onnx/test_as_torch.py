@@ -306,6 +306,7 @@ def test_attributes_mean_what_onnx_runtime_takes_them_for(nodes: tuple[onnx.Node
     [
         (node("Div", "slopes tenth", "a"), node("Add", "a big", "b"), node("Sub", "b big", "k")),
         (node("Cast", "fine", "a", to=10), node("Cast", "a", "k", to=1)),
+        (node("Clip", "fine tenth", "a"), node("Add", "a big", "b"), node("Sub", "b big", "k")),
     ],
 )
 def test_weights_that_the_file_rounds_are_rounded(nodes: tuple[onnx.NodeProto, ...], tmp_path: Path) -> None:

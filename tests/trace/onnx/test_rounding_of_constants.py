@@ -43,20 +43,25 @@ CONV = node("Conv", "x w", "y", pads=[1, 1, 1, 1])
         [node("Div", "q s", "a"), node("Cast", "a", "b", to=INT8), node("Cast", "b", "c", to=1),
          node("Mul", "c s", "w")],
         [node("Div", "q s", "a"), node("Floor", "a", "c"), node("Mul", "c s", "w")],
+        [node("Div", "k s", "a"), node("Clip", "a low three", "b"), node("Round", "b", "c"), node("Mul", "c s", "w")],
+        [node("Clip", "k - tenth", "w")],
         [node("Cast", "many", "a", to=1), node("Sub", "a most", "b"), node("Mul", "b k", "w")],
         [node("Cast", "wide", "a", to=1), node("Sub", "a most", "b"), node("Mul", "b k", "w")],
         [node("Mul", "tenth three", "a"), node("Equal", "a product", "b"), node("Cast", "b", "c", to=1),
          node("Mul", "c k", "w")],
         [node("Cast", "k", "a", to=BRAIN), node("Cast", "a", "w", to=1)],
     ],
-    ids=["quantised", "in one sum", "cut off by a cast", "by a floor", "whole number", "double", "equal", "bfloat16"],
+    ids=[
+        "quantised", "in one sum", "cut off by a cast", "by a floor", "clipped and rounded", "clipped above",
+        "whole number", "double", "equal", "bfloat16",
+    ],
 )  # fmt: skip
 def test_weights_that_a_file_rounds_are_rounded(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
     tenth, three = np.float32(0.1), np.float32(3)
     weights = {
         "k": KERNEL, "q": STEPS, "s": STEP, "big": WHOLE, "less": -WHOLE, "most": np.float32(2**24),
         "many": np.array(2**24 + 1, np.int64), "wide": np.array(2**24 + 1, np.float64),
-        "tenth": tenth, "three": three, "product": tenth * three,
+        "tenth": tenth, "three": three, "low": -three, "product": tenth * three,
     }  # fmt: skip
     used = {name for n in nodes for name in n.input}
     constants = {name: np.asarray(value) for name, value in weights.items() if name in used}

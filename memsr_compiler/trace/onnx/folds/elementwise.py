@@ -170,8 +170,17 @@ FOLDS |= {
     "Where": _elementwise(np.where),
     "Floor": _rounding(np.floor),
     "Ceil": _rounding(np.ceil),
+    "Round": _rounding(np.rint),
     "Identity": _elementwise(lambda a: a),
 }
+
+
+@fold_word("Clip")
+def clip(node: Node, a: Array, low: Array | None = None, high: Array | None = None) -> Any:
+    """The constant within its bounds, as weights are before they are rounded to few levels."""
+    require_no_batch(a, *(bound for bound in (low, high) if bound is not None))
+    above = a if low is None else np.maximum(a, low)
+    return above if high is None else np.minimum(above, high)
 
 
 @fold_word("Cast")
