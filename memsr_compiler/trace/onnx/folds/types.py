@@ -58,8 +58,8 @@ def _narrow(single: Array, kind: int) -> Array:
 
 def are_plain(a: Array) -> Array:
     """Which of an array's objects are numbers, not sizes of the image or numbers of images."""
-    plain: Array = np.frompyfunc(lambda value: not isinstance(value, (Size, Batch)), 1, 1)(a).astype(bool)
-    return plain
+    of_each = np.frompyfunc(lambda value: not isinstance(value, (Size, Batch)), 1, 1)
+    return np.asarray(of_each(a), dtype=bool)  # of a single object it is no array
 
 
 def plain_numbers(a: Array) -> Array:
