@@ -49,6 +49,7 @@ _SAME = 1e-3  # of the largest value: what converting a model may change, which 
 _PROBE = (24, 20)  # height and width of the images that it is compared on, where the file fixes none
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
+_NAMED_BY_RUNTIME = ("uantizeLinear_Output", "uantizeLinear_Input")
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ def read_float(path: Path) -> ModelProto:
     nodes = model.graph.node
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
+    _require_no_branches(model, path)
+    _require_free_names(model, path)
     store_constants(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
@@ -204,6 +207,23 @@ def read_float(path: Path) -> ModelProto:
     _name_nodes(model)
     _give_biases(model)
     return model
+
+
+def _require_no_branches(model: ModelProto, path: Path) -> None:
+    """Refuse nodes that hold graphs: these may take any value of the network, which would be scaled beneath them."""
+    for node in model.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise InvalidInput(
+                f"{path}: {node.name or next(filter(None, node.output), '')}: {node.op_type}: control flow is not "
+                "quantised; simplify the file (onnxsim) so that the decision is taken once, or export it without"
+            )
+
+
+def _require_free_names(model: ModelProto, path: Path) -> None:
+    """Refuse names that ONNX Runtime gives to values of its own: it would write a file that it cannot read."""
+    values = (name for node in model.graph.node for name in (*node.input, *node.output))
+    for name in (name for name in values if name.endswith(_NAMED_BY_RUNTIME)):
+        raise InvalidInput(f"{path}: the value '{name}' has a name that ONNX Runtime gives to its own; rename it")
 
 
 def _count_bytes(path: Path) -> int:

@@ -311,9 +311,37 @@ def eight_bits(path: Path) -> None:
     quantize(source, path, images(channels=1), takes=Takes(2, 1))
 
 
+def branches(path: Path) -> None:
+    """A network of which one of two branches takes a value that equalising scales for the convolutions alone."""
+    foreign(path)
+    file = onnx.load(str(path))
+    inner = file.graph.node[-1].input[0]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("then", "other")]
+    taken = [helper.make_node("Identity", [name], [end.name]) for name, end in zip((inner, inner), ends, strict=True)]
+    graphs = [helper.make_graph([n], n.output[0], [], [end]) for n, end in zip(taken, ends, strict=True)]
+    file.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    branch = helper.make_node("If", ["yes"], ["chosen"], name="choice", then_branch=graphs[0], else_branch=graphs[1])
+    file.graph.node.insert(len(file.graph.node) - 1, branch)
+    file.graph.node[-1].input[0] = "chosen"
+    onnx.save(file, str(path))
+
+
+def named_as_quantised(path: Path) -> None:
+    foreign(path)
+    file = onnx.load(str(path))
+    file.graph.initializer.append(numpy_helper.from_array(np.float32(1), "image_QuantizeLinear_Output"))
+    last = file.graph.node[-1]
+    scaled = helper.make_node("Mul", [last.input[0], "image_QuantizeLinear_Output"], ["scaled"])
+    file.graph.node.insert(len(file.graph.node) - 1, scaled)
+    last.input[0] = "scaled"
+    onnx.save(file, str(path))
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
+        (named_as_quantised, "'image_QuantizeLinear_Output' has a name that ONNX Runtime gives"),
+        (branches, "choice: If: control flow is not quantised"),
         (half, "is float16"),
         (text, "is no ONNX model"),
         (without_convolution, "no convolution"),

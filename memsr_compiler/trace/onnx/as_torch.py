@@ -11,7 +11,6 @@ import logging
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from torch import Tensor, nn
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.onnx.constants import fold
 from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
+from memsr_compiler.trace.onnx.folds.registry import FOLDS
+from memsr_compiler.trace.onnx.folds.types import HOLD_SIZES
 from memsr_compiler.trace.onnx.reader import count_channels, tell_rounded
 from memsr_compiler.trace.trace import RefusedModule
 from memsr_compiler.trace.views import Unreadable
@@ -73,13 +74,9 @@ class OnnxModule(RefusedModule):
         self.steps: list[_Step] = []
         known = dict(network.constants)
         for node in network.nodes:
-            if node.op == "Constant":
-                known[node.outputs[0]] = np.asarray(next(iter(node.attributes.values())))
+            if all(name in known for name in node.inputs if name) and node.op in FOLDS:
+                known.update(zip(node.outputs, _fold(node, known), strict=False))
                 continue
-            if _is_of_weights(node, known):
-                with suppress(Unreadable):  # torch computes it
-                    known.update(zip(node.outputs, fold(node, [known.get(name) for name in node.inputs]), strict=False))
-                    continue
             step = _Step(node, {i: known[name] for i, name in enumerate(node.inputs) if name in known})
             _add_module(self, _path(node.name), step)
             self.steps.append(step)
@@ -95,11 +92,20 @@ class OnnxModule(RefusedModule):
         return output
 
 
-def _is_of_weights(node: Node, known: Mapping[str, Any]) -> bool:
-    """Whether a node computes weights from others, which is done in the file's own types and here once."""
-    operands = [known.get(name) for name in node.inputs if name]
-    arrays = [value for value in operands if value is not None]
-    return len(arrays) == len(operands) and any(array.dtype.kind == "f" for array in arrays)
+def _fold(node: Node, known: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Results of a node that are the same for every image, as the exact reader computes them: in the file's own types.
+
+    Raises UnsupportedModel.
+    """
+    try:
+        return fold(node, [known.get(name) for name in node.inputs])
+    except Unreadable as error:
+        raise UnsupportedModel(f"{_locate(node)}: {error}; simplify the file (onnxsim)") from None
+
+
+def _locate(node: Node) -> str:
+    """The node as messages name it."""
+    return f"{node.name.strip('/').replace('/', '.')}: {node.op}"
 
 
 class _Step(nn.Module):
@@ -114,6 +120,10 @@ class _Step(nn.Module):
         self.ranks = [array.ndim for array in constants.values() if node.op in _BROADCASTS]
         for i, array in constants.items():
             if array.dtype.kind != "f":
+                if array.ndim > 1 and array.size > 1:
+                    raise UnsupportedModel(
+                        f"{_locate(node)}: a table of whole numbers is not read beside a gate; simplify it (onnxsim)"
+                    )
                 self.numbers[i] = array.reshape(-1).tolist()
             elif array.size == 1 and node.op not in _KEPT:
                 self.numbers[i] = float(array.reshape(()))
@@ -196,6 +206,8 @@ def _pair(function: Callable[[Any, Any], Any], of_reals: Callable[[Any, Any], An
 
 def _cast_list(node: Node, values: list[Any]) -> list[Any]:
     to = node.attributes["to"]
+    if to not in HOLD_SIZES:
+        raise ValueError("sizes are cast to a type that does not hold all of them")
     if to in FLOATS:
         if any(isinstance(value, int) and abs(value) > 2 ** FLOATS[to] for value in values):
             raise ValueError("whole numbers are rounded")
@@ -203,6 +215,13 @@ def _cast_list(node: Node, values: list[Any]) -> list[Any]:
     if isinstance(values, _Reals):
         raise ValueError("real numbers are rounded")
     return values
+
+
+def _divide(a: Any, b: Any) -> Any:
+    """Sizes divided, of which ONNX cuts the fraction off, and Python takes the whole number below."""
+    if (isinstance(b, int) and b <= 0) or (isinstance(a, int) and a < 0):
+        raise ValueError("negative sizes are divided")
+    return a // b
 
 
 def _gather_list(node: Node, data: list[Any], index: list[int]) -> list[Any]:
@@ -241,7 +260,7 @@ SIZES: dict[str, Callable[..., list[Any]]] = {
     "Add": _pair(operator.add, operator.add),
     "Sub": _pair(operator.sub, operator.sub),
     "Mul": _pair(operator.mul, operator.mul),
-    "Div": _pair(operator.floordiv, operator.truediv),
+    "Div": _pair(_divide, operator.truediv),
 }
 _KEPT = (
     "Conv", "ConvTranspose", "PRelu", "Gemm", "MatMul",
@@ -376,9 +395,8 @@ def _resize(node: Node, x: Tensor, _: Operand = None, scales: Operand = None, si
     same: Any = 1 if sizes is None else x.size(1)  # of torch.fx it is no number
     _, channels, *given = scales.tolist() if sizes is None else sizes
     if isinstance(same, int) and channels != same:
-        where = node.name.strip("/").replace("/", ".")
         raise UnsupportedModel(
-            f"{where}: Resize: it resizes the channels too, {'by' if sizes is None else 'to'} {channels:g}, as if they "
+            f"{_locate(node)}: it resizes the channels too, {'by' if sizes is None else 'to'} {channels:g}, as if they "
             "were rows of an image; resize height and width only, and make other channels by a convolution"
         )
     if where == "pytorch_half_pixel":  # which torch's own is not where one pixel is left of a side: that is the first

@@ -2,7 +2,8 @@
 
 Known values are NumPy arrays: float64 for all floating-point types, each number rounded to the file's own type, as its
 engine computes weights too; whole numbers and bool in the file's own types, whose sums wrap around as there; or objects
-where a height or width that stays free, a `Size`, or the number of images, a `Batch`, is among the numbers.
+where a height or width that stays free, a `Size`, or the number of images, a `Batch`, is among the numbers, which are
+those of the file's type all the same.
 What a small file may make of its constants is bounded.
 """
 
@@ -17,9 +18,9 @@ from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
 from memsr_compiler.trace.onnx.folds.registry import FOLDS
-from memsr_compiler.trace.onnx.folds.types import round_to
+from memsr_compiler.trace.onnx.folds.types import are_plain, plain_numbers, round_to
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import Batch, Size, Unreadable
+from memsr_compiler.trace.views import Batch, Unreadable
 
 VOCABULARY = (algebra, elementwise, shape)  # imported, their folds are in FOLDS
 
@@ -48,9 +49,12 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
 def _as_array(value: Any, kind: int) -> Array:
     """The value as an array of that type of ONNX's; of objects only where a Size or Batch is among them."""
     array = np.asarray(value, dtype=object if isinstance(value, Batch) else None)
-    if array.dtype == object:
-        kinds = {type(v) for v in array.flat}
-        if Size in kinds or not kinds <= {int, float, bool}:
-            return array
-        array = array.astype(np.float64 if float in kinds else bool if kinds == {bool} else np.int64)
-    return round_to(array, kind)
+    if array.dtype != object:
+        return round_to(array, kind)
+    plain = are_plain(array)
+    numbers = round_to(plain_numbers(array[plain]), kind) if plain.any() else array[plain]
+    if plain.all():
+        return numbers.reshape(array.shape)
+    result = np.array(array)
+    result[plain] = numbers.astype(object)
+    return result

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from helpers.onnx_files import agrees, model, node, quick, saved
+from helpers.onnx_files import agrees, model, node, quick, refuses, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -43,24 +43,118 @@ CONV = node("Conv", "x w", "y", pads=[1, 1, 1, 1])
         [node("Div", "q s", "a"), node("Cast", "a", "b", to=INT8), node("Cast", "b", "c", to=1),
          node("Mul", "c s", "w")],
         [node("Div", "q s", "a"), node("Floor", "a", "c"), node("Mul", "c s", "w")],
+        [node("Div", "k s", "a"), node("Clip", "a low three", "b"), node("Round", "b", "c"), node("Mul", "c s", "w")],
+        [node("Clip", "k - tenth", "w")],
         [node("Cast", "many", "a", to=1), node("Sub", "a most", "b"), node("Mul", "b k", "w")],
         [node("Cast", "wide", "a", to=1), node("Sub", "a most", "b"), node("Mul", "b k", "w")],
         [node("Mul", "tenth three", "a"), node("Equal", "a product", "b"), node("Cast", "b", "c", to=1),
          node("Mul", "c k", "w")],
         [node("Cast", "k", "a", to=BRAIN), node("Cast", "a", "w", to=1)],
     ],
-    ids=["quantised", "in one sum", "cut off by a cast", "by a floor", "whole number", "double", "equal", "bfloat16"],
+    ids=[
+        "quantised", "in one sum", "cut off by a cast", "by a floor", "clipped and rounded", "clipped above",
+        "whole number", "double", "equal", "bfloat16",
+    ],
 )  # fmt: skip
 def test_weights_that_a_file_rounds_are_rounded(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
     tenth, three = np.float32(0.1), np.float32(3)
     weights = {
         "k": KERNEL, "q": STEPS, "s": STEP, "big": WHOLE, "less": -WHOLE, "most": np.float32(2**24),
         "many": np.array(2**24 + 1, np.int64), "wide": np.array(2**24 + 1, np.float64),
-        "tenth": tenth, "three": three, "product": tenth * three,
+        "tenth": tenth, "three": three, "low": -three, "product": tenth * three,
     }  # fmt: skip
     used = {name for n in nodes for name in n.input}
     constants = {name: np.asarray(value) for name, value in weights.items() if name in used}
     agrees(saved(model([*nodes, CONV], constants), tmp_path), tolerance=1e-5)
+
+
+SHAPE = node("Shape", "x", "s")  # (N, 3, height, width), of which only the channels are a number
+FIRST, CHANNELS = [node("Mul", "k i", "w"), CONV], node("Gather", "f one", "i")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [SHAPE, node("Cast", "s", "b", to=BOOL), node("Cast", "b", "f", to=1), CHANNELS],
+        [SHAPE, node("Slice", "s one three", "t"), node("Cast", "t", "u", to=FLOAT), node("Mul", "u halves", "v"),
+         node("Floor", "v", "f"), node("Gather", "f first", "i")],
+        [SHAPE, node("Slice", "s one three", "t"), node("Cast", "t", "u", to=FLOAT), node("Mul", "u halves", "v"),
+         node("Ceil", "v", "f"), node("Gather", "f first", "i")],
+        [SHAPE, node("Slice", "s one three", "t"), node("Cast", "t", "u", to=BOOL), node("Or", "u no", "v"),
+         node("Cast", "v", "f", to=1), node("Gather", "f first", "i")],
+        [SHAPE, node("Slice", "s one three", "t"), node("Div", "t minus_two", "u"), node("Gather", "u first", "r"),
+         node("Cast", "r", "i", to=1)],
+    ],
+    ids=["to bool", "floor", "ceiling", "or", "divided"],
+)  # fmt: skip
+def test_numbers_beside_sizes_are_of_the_files_types(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    """Where a height is among the numbers they were Python's, and no cast changed them."""
+    weights = {
+        "k": KERNEL, "one": np.array([1]), "three": np.array([3]), "first": np.array(0),
+        "halves": np.array([-0.5, 2], np.float32), "no": np.array([False, False]), "minus_two": np.array([-2, 1]),
+    }  # fmt: skip
+    used = {name for n in (*nodes, *FIRST) for name in n.input}
+    constants = {name: array for name, array in weights.items() if name in used}
+    agrees(saved(model([*nodes, *FIRST], constants), tmp_path), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("kind", [INT8, HALF], ids=["int8", "float16"])
+def test_sizes_in_a_type_that_does_not_hold_them_are_refused(kind: int, tmp_path: Path) -> None:
+    nodes = [SHAPE, node("Cast", "s", "b", to=kind), node("Cast", "b", "f", to=1), CHANNELS, *FIRST]
+    refuses(saved(model(nodes, {"k": KERNEL, "one": np.array([1])}), tmp_path), "a type that does not hold all sizes")
+
+
+STACK = np.stack([KERNEL, np.full_like(KERNEL, WHOLE), np.full_like(KERNEL, -WHOLE)])
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("ReduceSum", "stack first", "w", keepdims=0), CONV],
+        [node("ReduceMean", "stack", "w", axes=[0], keepdims=0), CONV],
+        [node("MatMul", "row flat", "a"), node("Reshape", "a shape", "w"), CONV],
+        [node("Conv", "images pick", "w"), CONV],
+    ],
+    ids=["sum", "mean", "product", "convolution"],
+)
+def test_sums_that_depend_on_their_order_are_refused(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    """They were added up in float64, and the network was up to 0.1 off."""
+    pick = np.zeros((3, 5, 1, 1), np.float32)
+    pick[range(3), range(3)], pick[:, 3], pick[:, 4] = 1, WHOLE, -WHOLE
+    weights = {
+        "stack": STACK, "first": np.array([0]), "row": np.ones((1, 3), np.float32), "flat": STACK.reshape(3, -1),
+        "shape": np.array(KERNEL.shape), "pick": pick,
+        "images": np.concatenate([KERNEL, np.ones((3, 2, 3, 3), np.float32)], 1),
+    }  # fmt: skip
+    used = {name for n in nodes for name in n.input}
+    path = saved(model(nodes, {name: array for name, array in weights.items() if name in used}), tmp_path)
+    refuses(path, "its terms cancel", "which no engine promises")
+
+
+def test_whole_numbers_cancel_in_any_order(tmp_path: Path) -> None:
+    """The kernel of an edge adds up to nothing; so may a sum over one axis of some weights, not of all."""
+    edge = np.tile(np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], np.float32), (3, 3, 1, 1))
+    nodes = [node("ReduceSum", "edge last", "a", keepdims=1), node("Add", "a k", "w"), CONV]
+    agrees(saved(model(nodes, {"edge": edge, "last": np.array([2, 3]), "k": KERNEL}), tmp_path), tolerance=1e-5)
+
+
+def test_squares_of_tiny_numbers_are_zero(tmp_path: Path) -> None:
+    nodes = [node("ReduceL2", "tiny", "a", keepdims=0), node("Mul", "a huge", "b"), node("Add", "b k", "w"), CONV]
+    weights = {"tiny": np.full(4, 1e-23, np.float32), "huge": np.float32(5e22), "k": KERNEL}
+    agrees(saved(model(nodes, {n: np.asarray(a) for n, a in weights.items()}), tmp_path), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(("stop", "step"), [(30000, 0.1), (2**24 + 8, 2**22)], ids=["fractions", "too large"])
+def test_ranges_that_engines_count_differently_are_refused(stop: float, step: float, tmp_path: Path) -> None:
+    bounds = {"a": np.array(0, np.float32), "b": np.array(stop, np.float32), "d": np.array(step, np.float32)}
+    nodes = [node("Range", "a b d", "r"), node("ReduceMax", "r", "m", keepdims=0), node("Mul", "m k", "w"), CONV]
+    refuses(saved(model(nodes, {**bounds, "k": KERNEL}), tmp_path), "counts in fractions")
+
+
+def test_ranges_of_whole_numbers_in_float32(tmp_path: Path) -> None:
+    bounds = {name: np.array(value, np.float32) for name, value in (("a", 2), ("b", 9), ("d", 3))}
+    nodes = [node("Range", "a b d", "r"), node("ReduceMax", "r", "m", keepdims=0), node("Mul", "m k", "w"), CONV]
+    agrees(saved(model(nodes, {**bounds, "k": KERNEL}), tmp_path), tolerance=1e-4)
 
 
 OF_TWO, OF_ONE = ("Add", "Sub", "Mul", "Div", "Max", "Min"), ("Neg", "Abs", "Relu", "Floor", "Ceil", "Sqrt")

@@ -259,6 +259,16 @@ ADDED = node("Add", "c n", "y")
             "Equal: it computes with the number of images in a batch",
         ),
         (
+            [node("Shape", "c", "s", end=1), node("Max", "s two", "d"), node("Cast", "d", "n", to=1), ADDED],
+            {},
+            "Max: it computes with the number of images in a batch",
+        ),
+        (
+            [node("Shape", "c", "s", end=2), node("ReduceMin", "s", "d"), node("Cast", "d", "n", to=1), ADDED],
+            {},
+            "ReduceMin: it computes with the number of images in a batch",
+        ),
+        (
             [node("Shape", "c", "s", end=1), node("Cast", "s", "f", to=1), node("Div", "f half", "n"), ADDED],
             {"half": np.array([2], np.float32)},
             "Div: it computes with the number of images in a batch",

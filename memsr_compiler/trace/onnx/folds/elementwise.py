@@ -12,7 +12,17 @@ import torch
 
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word
-from memsr_compiler.trace.onnx.folds.types import FLOATING, NUMPY, as_type, cast_to, round_to
+from memsr_compiler.trace.onnx.folds.types import (
+    BOOL,
+    FLOATING,
+    HOLD_SIZES,
+    NUMPY,
+    are_plain,
+    as_type,
+    cast_to,
+    plain_numbers,
+    round_to,
+)
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Size, Unreadable
 
@@ -33,7 +43,10 @@ def _divide_sizes(a: Any, b: Any) -> Any:
         return a // b
     if isinstance(a, Batch) or isinstance(b, Batch):
         raise Unreadable(COUNTS)
-    return a / b if isinstance(a, float) or isinstance(b, float) else int(a / b)
+    if isinstance(a, float) or isinstance(b, float):
+        return a / b
+    quotient = abs(a) // abs(b)
+    return quotient if (a < 0) == (b < 0) else -quotient
 
 
 def _divide(a: Array, b: Array) -> Any:
@@ -63,15 +76,25 @@ def _equal(a: Array, b: Array) -> Any:
     return np.frompyfunc(_same, 2, 1)(a, b) if object in (a.dtype, b.dtype) else a == b
 
 
-def _round_size(a: Any) -> Any:
+def _require_whole(a: Any) -> Any:
     if isinstance(a, Size) and a.factor.denominator != 1:
         raise Unreadable(f"{a} is rounded, which depends on whether it is even")
-    return a if isinstance(a, (Size, Batch)) else int(a)
+    return a
+
+
+def _map_objects(a: Array, of_numbers: Callable[[Array], Array], of_size: Callable[[Any], Any]) -> Array:
+    """The objects' plain numbers as one function makes them, and sizes and numbers of images as another does."""
+    plain, result = are_plain(a), np.array(a)
+    if plain.any():
+        result[plain] = of_numbers(plain_numbers(a[plain])).astype(object)
+    if not plain.all():
+        result[~plain] = np.frompyfunc(of_size, 1, 1)(a[~plain])
+    return result
 
 
 def _rounding(function: Callable[[Array], Array]) -> Fold:
     def compute(node: Node, a: Array) -> Any:
-        return np.frompyfunc(_round_size, 1, 1)(a) if a.dtype == object else function(a)
+        return _map_objects(a, function, _require_whole) if a.dtype == object else function(a)
 
     return compute
 
@@ -84,7 +107,7 @@ def _elementwise(function: Callable[..., Any]) -> Fold:
     return compute
 
 
-def _of_no_batch(fold: Fold) -> Fold:
+def of_no_batch(fold: Fold) -> Fold:
     """The fold, refused for numbers of images, of which it makes something else."""
 
     def compute(node: Node, *operands: Array) -> Any:
@@ -122,33 +145,42 @@ def _power(a: Array, b: Array) -> Any:
 
 
 FOLDS |= {
-    "Add": _of_no_batch(_elementwise(operator.add)),
-    "Sub": _of_no_batch(_elementwise(operator.sub)),
+    "Add": of_no_batch(_elementwise(operator.add)),
+    "Sub": of_no_batch(_elementwise(operator.sub)),
     "Mul": _elementwise(operator.mul),
     "Div": _elementwise(_divide),
-    "Mod": _of_no_batch(_modulo),
-    "Neg": _of_no_batch(_elementwise(operator.neg)),
-    "Abs": _of_no_batch(_elementwise(np.abs)),
-    "Sign": _of_no_batch(_elementwise(np.sign)),
-    "Sqrt": _of_no_batch(_elementwise(np.sqrt)),
-    "Exp": _of_no_batch(_elementwise(np.exp)),
-    "Reciprocal": _of_no_batch(_elementwise(lambda a: 1.0 / a)),
-    "Pow": _of_no_batch(_elementwise(_power)),
-    "Relu": _of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
-    "Sum": _of_no_batch(_sum),
-    "Max": _variadic(np.maximum),
-    "Min": _variadic(np.minimum),
+    "Mod": of_no_batch(_modulo),
+    "Neg": of_no_batch(_elementwise(operator.neg)),
+    "Abs": of_no_batch(_elementwise(np.abs)),
+    "Sign": of_no_batch(_elementwise(np.sign)),
+    "Sqrt": of_no_batch(_elementwise(np.sqrt)),
+    "Exp": of_no_batch(_elementwise(np.exp)),
+    "Reciprocal": of_no_batch(_elementwise(lambda a: 1.0 / a)),
+    "Pow": of_no_batch(_elementwise(_power)),
+    "Relu": of_no_batch(_elementwise(lambda a: np.maximum(a, 0))),
+    "Sum": of_no_batch(_sum),
+    "Max": of_no_batch(_variadic(np.maximum)),
+    "Min": of_no_batch(_variadic(np.minimum)),
     "Equal": _elementwise(_equal),
-    "Less": _of_no_batch(_elementwise(operator.lt)),
-    "Greater": _of_no_batch(_elementwise(operator.gt)),
+    "Less": of_no_batch(_elementwise(operator.lt)),
+    "Greater": of_no_batch(_elementwise(operator.gt)),
     "And": _elementwise(np.logical_and),
     "Or": _elementwise(np.logical_or),
     "Not": _elementwise(np.logical_not),
     "Where": _elementwise(np.where),
     "Floor": _rounding(np.floor),
     "Ceil": _rounding(np.ceil),
+    "Round": _rounding(np.rint),
     "Identity": _elementwise(lambda a: a),
 }
+
+
+@fold_word("Clip")
+def clip(node: Node, a: Array, low: Array | None = None, high: Array | None = None) -> Any:
+    """The constant within its bounds, as weights are before they are rounded to few levels."""
+    require_no_batch(a, *(bound for bound in (low, high) if bound is not None))
+    above = a if low is None else np.maximum(a, low)
+    return above if high is None else np.minimum(above, high)
 
 
 @fold_word("Cast")
@@ -158,6 +190,14 @@ def cast(node: Node, a: Array) -> Any:
     if to not in NUMPY:
         raise Unreadable(f"a cast to type {to}")
     if a.dtype == object:
-        kept = (lambda v: v if isinstance(v, (Size, Batch)) else float(v)) if to in FLOATING else _round_size
-        return np.frompyfunc(kept, 1, 1)(a)
+        return _map_objects(a, lambda numbers: cast_to(numbers, to), lambda size: _cast_size(size, to))
     return cast_to(a, to)
+
+
+def _cast_size(size: Any, to: int) -> Any:
+    """A size of the image, or a number of images, in a type that holds all that images have; true, as none is zero."""
+    if to == BOOL:
+        return True
+    if to not in HOLD_SIZES:
+        raise Unreadable("a size of the image is cast to a type that does not hold all sizes")
+    return size if to in FLOATING else _require_whole(size)

@@ -133,8 +133,13 @@ def tile(node: Node, a: Array, times: Array) -> Any:
     return np.tile(a, repeats)
 
 
+_EXACT = 2**24  # up to which float32 holds all whole numbers
+
+
 @fold_word("Range")
 def span(node: Node, start: Array, stop: Array, step: Array) -> Any:
     first, last, pace = (o.item() for o in (start, stop, step))
     check_room([max(0, int((last - first) / pace) + 1)])
+    if start.dtype.kind == "f" and not all(float(n).is_integer() and abs(n) <= _EXACT for n in (first, last, pace)):
+        raise Unreadable("it counts in fractions, which some engines add up, rounding each time, and others multiply")
     return np.arange(first, last, pace).astype(start.dtype)

@@ -1,8 +1,8 @@
 """Types of an ONNX file's numbers: what is computed of them is rounded as every engine rounds it.
 
-Folds compute floating point in float64, of which the result is then rounded to the file's own type.  For sums,
+Folds compute floating point in float64, of which the result is then rounded to the file's own type.  For sums of two,
 products, quotients and square roots that gives what computing in float32 or float16 would: float64 has more than
-twice their digits.
+twice their digits.  Sums of many depend on the order that an engine adds them in, and are refused where that matters.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import Unreadable
+from memsr_compiler.trace.views import Batch, Size, Unreadable
 
-FLOAT, HALF, DOUBLE, BRAIN = 1, 10, 11, 16
+FLOAT, HALF, DOUBLE, BRAIN, BOOL = 1, 10, 11, 16, 9
 FLOATING = (FLOAT, HALF, DOUBLE, BRAIN)
+HOLD_SIZES = (FLOAT, DOUBLE, 6, 7, 12, 13)
+"""Types that hold the height and width of every image: int32, int64, uint32 and uint64 too."""
 NUMPY = {
-    **dict.fromkeys(FLOATING, "float64"), 9: "bool",
+    **dict.fromkeys(FLOATING, "float64"), BOOL: "bool",
     2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
 }  # fmt: skip
 """NumPy's types by TensorProto's numbers, the floating ones as they are held here."""
@@ -52,6 +54,42 @@ def _narrow(single: Array, kind: int) -> Array:
     if kind == HALF:
         return single.astype(np.float16)
     return torch.from_numpy(single.copy()).bfloat16().float().numpy()
+
+
+def are_plain(a: Array) -> Array:
+    """Which of an array's objects are numbers, not sizes of the image or numbers of images."""
+    of_each = np.frompyfunc(lambda value: not isinstance(value, (Size, Batch)), 1, 1)
+    return np.asarray(of_each(a), dtype=bool)  # of a single object it is no array
+
+
+def plain_numbers(a: Array) -> Array:
+    """An array of Python's numbers in NumPy's type of them.  Raises Unreadable where there is none."""
+    kinds = {type(value) for value in a.flat}
+    if not kinds <= {int, float, bool}:
+        raise Unreadable("it computes something of the size of the image that is not followed")
+    return a.astype(np.float64 if float in kinds else bool if kinds == {bool} else np.int64)
+
+
+_DIGITS, _DOUBLE_DIGITS, _SURE = 24, 53, 10  # float16 is added up in float32
+
+
+def require_any_order(result: Array, sizes: Array, kind: int, *operands: Array | None) -> None:
+    """Refuse a sum of many that is another one in another order of its terms: nobody knows an engine's.
+
+    sizes      the same sum, of the absolute values of its terms
+    operands   that the terms are made of: whole numbers are added up without rounding
+
+    Raises Unreadable where what each addition rounds off may reach a thousandth of the largest result, as where a
+    large constant is added and taken off.
+    """
+    digits = _DOUBLE_DIGITS if kind == DOUBLE else _DIGITS
+    largest, most = (np.abs(array).max(initial=0.0) for array in (result, sizes))
+    if most <= largest * 2.0 ** (digits - _SURE):
+        return
+    if most >= 2.0**digits or not all(o is None or np.array_equal(o, np.rint(o)) for o in operands):
+        raise Unreadable(
+            "its terms cancel, and what is left depends on the order that they are added in, which no engine promises"
+        )
 
 
 def cast_to(a: Array, kind: int) -> Array:
