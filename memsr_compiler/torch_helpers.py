@@ -365,7 +365,7 @@ def _promotes(given: Sequence[Tensor]) -> bool:
 
 
 def _cast(func: Callable[..., Any], first: Tensor, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result of a cast of a tensor in float64: that one, or another of its numbers where it gives another in float32.
+    """The result of a cast in float64: that one, or another of its numbers where it gives another in float32.
 
     One that is asked for by `x.dtype` is asked for by float64 here, and taken for another.
     """
