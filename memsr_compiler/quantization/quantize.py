@@ -50,6 +50,8 @@ _SAME = 1e-3  # of the largest value: what converting a model may change, which 
 _PROBE = (24, 20)  # height and width of the images that it is compared on, where the file fixes none
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
+_ADDED = re.compile("_(?=scale|zero_point|quantized|Quantize|Dequantize|Reduce|Abs|Cast|convert)")
+"""Where the words begin that ONNX Runtime puts behind names."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ def _name_nodes(model: ModelProto) -> None:
 
 
 def _rename_like_others(model: ModelProto) -> None:
-    """Give values and nodes other names where theirs begin with another one's and a low line, "r_scale" beside "r".
+    """Give values and nodes other names where theirs are another one's with a word behind it, "r_scale" beside "r".
 
     ONNX Runtime names what it adds so, and of two constants of one name a file keeps one.  Image and result keep
     theirs.
@@ -319,7 +321,7 @@ def _rename_like_others(model: ModelProto) -> None:
     ends = {value.name for value in (*graph.input, *graph.output)}
     values = {*ends, *(t.name for t in graph.initializer), *(name for node in graph.node for name in node.output)}
     taken = values | {node.name for node in graph.node}
-    like = [name for name in sorted(taken - ends) if any(name[: m.start()] in taken for m in re.finditer("_", name))]
+    like = [name for name in sorted(taken - ends) if any(name[: m.start()] in taken for m in _ADDED.finditer(name))]
     new = {name: _choose_free(name.replace("_", "."), taken) for name in like}
     for entry in (*graph.initializer, *graph.value_info, *graph.node):
         entry.name = new.get(entry.name, entry.name)
