@@ -10,6 +10,7 @@ Before, channels are brought to one range: see `equalise`.  The weights are then
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -49,7 +50,8 @@ _SAME = 1e-3  # of the largest value: what converting a model may change, which 
 _PROBE = (24, 20)  # height and width of the images that it is compared on, where the file fixes none
 _READY = ("onnx.quant.pre_process", "onnxruntime.quant")  # without it ONNX Runtime advises on the root logger
 _INTEGER_OPS = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear")
-_NAMED_BY_RUNTIME = ("uantizeLinear_Output", "uantizeLinear_Input")
+_ADDED = re.compile("_(?=scale|zero_point|quantized|Quantize|Dequantize|Reduce|Abs|Cast|convert)")
+"""Where the words begin that ONNX Runtime puts behind names."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,6 @@ def read_float(path: Path) -> ModelProto:
     if any(node.op_type in _INTEGER_OPS for node in nodes):
         raise InvalidInput(f"{path}: is quantised already; give the float32 network that it was made from")
     _require_no_branches(model, path)
-    _require_free_names(model, path)
     store_constants(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise InvalidInput(f"{path}: is float16; give the float32 network, of which 8 bits lose less")
@@ -205,6 +206,7 @@ def read_float(path: Path) -> ModelProto:
     del model.metadata_props[:]
     model.metadata_props.add(key=_READY[0], value=_READY[1])
     _name_nodes(model)
+    _rename_like_others(model)
     _give_biases(model)
     return model
 
@@ -217,13 +219,6 @@ def _require_no_branches(model: ModelProto, path: Path) -> None:
                 f"{path}: {node.name or next(filter(None, node.output), '')}: {node.op_type}: control flow is not "
                 "quantised; simplify the file (onnxsim) so that the decision is taken once, or export it without"
             )
-
-
-def _require_free_names(model: ModelProto, path: Path) -> None:
-    """Refuse names that ONNX Runtime gives to values of its own: it would write a file that it cannot read."""
-    values = (name for node in model.graph.node for name in (*node.input, *node.output))
-    for name in (name for name in values if name.endswith(_NAMED_BY_RUNTIME)):
-        raise InvalidInput(f"{path}: the value '{name}' has a name that ONNX Runtime gives to its own; rename it")
 
 
 def _count_bytes(path: Path) -> int:
@@ -314,6 +309,25 @@ def _name_nodes(model: ModelProto) -> None:
     taken = {node.name for node in model.graph.node}
     for i, node in enumerate(model.graph.node):
         node.name = node.name or _choose_free(f"node_{i}", taken)
+
+
+def _rename_like_others(model: ModelProto) -> None:
+    """Give values and nodes other names where theirs are another one's with a word behind it, "r_scale" beside "r".
+
+    ONNX Runtime names what it adds so, and of two constants of one name a file keeps one.  Image and result keep
+    theirs.
+    """
+    graph = model.graph
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    values = {*ends, *(t.name for t in graph.initializer), *(name for node in graph.node for name in node.output)}
+    taken = values | {node.name for node in graph.node}
+    like = [name for name in sorted(taken - ends) if any(name[: m.start()] in taken for m in _ADDED.finditer(name))]
+    new = {name: _choose_free(name.replace("_", "."), taken) for name in like}
+    for entry in (*graph.initializer, *graph.value_info, *graph.node):
+        entry.name = new.get(entry.name, entry.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new.get(name, name) for name in names]
 
 
 def _choose_free(name: str, taken: set[str]) -> str:

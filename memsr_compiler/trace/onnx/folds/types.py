@@ -84,7 +84,7 @@ def require_any_order(result: Array, sizes: Array, kind: int, *operands: Array |
     """
     digits = _DOUBLE_DIGITS if kind == DOUBLE else _DIGITS
     largest, most = (np.abs(array).max(initial=0.0) for array in (result, sizes))
-    if most <= largest * 2.0 ** (digits - _SURE):
+    if not most > largest * 2.0 ** (digits - _SURE):  # nor NaN, which is refused where it is used
         return
     if most >= 2.0**digits or not all(o is None or np.array_equal(o, np.rint(o)) for o in operands):
         raise Unreadable(
