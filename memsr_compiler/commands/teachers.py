@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def read(
     options: TeacherOptions, talk: Talk, *, say: bool = True, own_process: bool = True
 ) -> tuple[Teacher, tuple[float, float]]:
-    """Read a teacher, one from an ONNX file beside ONNX Runtime, and the range of its input values.
+    """Read a teacher, one from an ONNX or TFLite file beside its engine, and the range of its input values.
 
     say           what is assumed, aloud
     own_process   this process is the command's own, and is set up as it needs it
@@ -47,7 +47,7 @@ def read(
         say_assumed(options.teacher, teacher.assumed, talk)
     why = require_as_in_engine(teacher)
     if why and say and not talk.quiet:
-        talk.err.print(f"{options.teacher}: was not compared with ONNX Runtime: {why}", markup=False)
+        talk.err.print(f"{options.teacher}: {why}", markup=False)
     return teacher, teacher.input_range
 
 

@@ -1,4 +1,4 @@
-"""A teacher beside what ONNX Runtime makes of its file: two readers that know nothing of each other."""
+"""A teacher beside what an engine, ONNX Runtime or LiteRT, makes of its file: two readers that share nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
+from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.torch_helpers import InFloat64, copy_module
@@ -18,37 +19,47 @@ _SIZE = 24, 31  # height and width of the image
 _LEAST = 5  # a side, of what is large
 _WORK = 4e9  # multiply-adds, about: a second or two
 _MOST = 16 * _WORK  # for the one size that a file takes
+_ENGINES = {
+    ".onnx": ("ONNX Runtime", "export it anew, without what it computes of its weights alone, and with another opset"),
+    ".tflite": ("LiteRT", "export it anew, or give the network that it was made from"),
+}
+"""The engine of files of this suffix, and what helps where it makes another network of one."""
 ACCEPTED = 1 / 128  # of the largest value: two grey levels
 ACCEPTED_HALF = 1 / 32  # where values have the digits of float16, or fewer
 
 
 def require_as_in_engine(teacher: Teacher) -> str:
-    """Compare a teacher from an ONNX file with that file in ONNX Runtime; words on why it was not, "" if it was.
+    """Compare a teacher from an ONNX or TFLite file with that in its engine; words on why it was not, "" if it was.
 
     One image of noise shows it: what is read wrong of a graph, a constant say, is wrong on every image.  Raises
     InvalidInput where the two are two networks.
     """
     path = teacher.path
-    if path is None or path.suffix.lower() != ".onnx":
+    if path is None or path.suffix.lower() not in _ENGINES:
         return ""
+    name, way_out = _ENGINES[path.suffix.lower()]
     try:
-        engine = OrtNetwork(path, threads=1)
+        engine = _open(path)
         image = _draw(engine, path, teacher.input_range)
         found = engine(image).double()
     except MemsrError as error:
-        return first_line(error).removeprefix(f"{path}: ")
+        return f"was not compared with {name}: {first_line(error).removeprefix(f'{path}: ')}"
     try:
         results = [_run(teacher.module, image, dtype) for dtype in (torch.float32, torch.float64)]
     except RuntimeError as error:
-        return f"as it is read it takes no image of {tuple(image.shape)} ({first_line(error)})"
+        why = f"as it is read it takes no image of {tuple(image.shape)} ({first_line(error)})"
+        return f"was not compared with {name}: {why}"
     accepted = ACCEPTED if engine.inner == torch.float32 else ACCEPTED_HALF
     if any(_is_same(result, found, accepted) for result in results):  # of one that rounds in float32 alone
         return ""
     raise InvalidInput(
-        f"{path}: is read as another network than ONNX Runtime makes of it: {_say_difference(results[0], found)}; "
-        "either reads something in the file wrong, or it hangs on how numbers are rounded; export it anew, without "
-        "what it computes of its weights alone, and with another opset"
+        f"{path}: is read as another network than {name} makes of it: {_say_difference(results[0], found)}; "
+        f"either reads something in the file wrong, or it hangs on how numbers are rounded; {way_out}"
     )
+
+
+def _open(path: Path) -> OrtNetwork | LiteRTNetwork:
+    return OrtNetwork(path, threads=1) if path.suffix.lower() == ".onnx" else LiteRTNetwork(path, threads=1)
 
 
 def _run(module: nn.Module, image: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,7 +69,7 @@ def _run(module: nn.Module, image: Tensor, dtype: torch.dtype) -> Tensor:
     return result.double()
 
 
-def _draw(engine: OrtNetwork, path: Path, input_range: tuple[float, float]) -> Tensor:
+def _draw(engine: OrtNetwork | LiteRTNetwork, path: Path, input_range: tuple[float, float]) -> Tensor:
     """Noise (N, C, H, W) of a size that the file takes.  Raises InvalidInput where that would take long."""
     if not isinstance(engine.channels, int):
         raise InvalidInput("the file does not say how many channels it takes")

@@ -1,4 +1,4 @@
-"""Teachers from ONNX files beside ONNX Runtime: whatever is read wrong of a file is seen."""
+"""Teachers from ONNX and TFLite files beside their engines: whatever is read wrong of a file is seen."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from memsr_compiler.runtime import beside_engine
 from memsr_compiler.runtime.beside_engine import require_as_in_engine
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.teacher import Teacher
+
+NOT = "was not compared with ONNX Runtime: "
 
 
 def write(
@@ -93,17 +95,44 @@ def test_what_is_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     teacher = read_teacher(write(tmp_path / "teacher.onnx"), probe=False)
     with monkeypatch.context() as patched:
         patched.setattr(beside_engine, "_MOST", 1)
-        assert require_as_in_engine(teacher) == "an image of 24x31, the smallest that is tried, takes long"
+        assert require_as_in_engine(teacher) == f"{NOT}an image of 24x31, the smallest that is tried, takes long"
     unknown = read_teacher(write(tmp_path / "unknown.onnx", channels="c"), probe=False)
-    assert require_as_in_engine(unknown) == "the file does not say how many channels it takes"
+    assert require_as_in_engine(unknown) == f"{NOT}the file does not say how many channels it takes"
 
     def refuse(*_: object, **__: object) -> None:
         raise MemsrError("ONNX Runtime is not installed; it runs networks")
 
     monkeypatch.setattr(beside_engine, "OrtNetwork", refuse)
-    assert require_as_in_engine(teacher) == "ONNX Runtime is not installed; it runs networks"
+    assert require_as_in_engine(teacher) == f"{NOT}ONNX Runtime is not installed; it runs networks"
 
 
 def test_other_files_are_not_compared(tmp_path: Path) -> None:
     write_teacher(EDSR(scale=2, blocks=1, channels=8), tmp_path / "teacher.pt")
     assert require_as_in_engine(read_teacher(tmp_path / "teacher.pt", probe=False)) == ""
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_tflite_files_are_compared_with_litert(tmp_path: Path, free: bool) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from helpers.tflite_files import TfliteGraph
+
+    torch.manual_seed(0)
+    graph = TfliteGraph(free=free)
+    features = graph.conv(0, torch.randn(8, 3, 3, 3).numpy() / 5, torch.randn(8).numpy(), FusedActivationFunction=1)
+    wide = graph.conv(features, torch.randn(12, 3, 3, 8).numpy() / 5, torch.randn(12).numpy())
+    graph.op("DEPTH_TO_SPACE", wide, table="DepthToSpaceOptions", BlockSize=2)
+    path = graph.write(tmp_path / "teacher.tflite")
+    assert require_as_in_engine(read_teacher(path, probe=False)) == ""
+    for by in (0.02, -0.02):
+        with pytest.raises(InvalidInput, match=r"teacher\.tflite: is read as another network than LiteRT makes of it"):
+            require_as_in_engine(misread(path, by))
+
+
+def test_without_litert_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = replace(read_teacher(write(tmp_path / "teacher.onnx"), probe=False), path=tmp_path / "teacher.tflite")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemsrError("LiteRT is not installed")
+
+    monkeypatch.setattr(beside_engine, "LiteRTNetwork", refuse)
+    assert require_as_in_engine(teacher) == "was not compared with LiteRT: LiteRT is not installed"
