@@ -4,8 +4,8 @@ QDQ, unsigned activations by minimum and maximum (image and result: the levels o
 channel in 7 bits (`reduce_range`: processors without VNNI add two products in 16 bits, which 8-bit weights would
 overflow).
 
-Before, channels are brought to one range: see `equalise`.  The weights are then rounded again, layer after layer: see
-`round_convolutions`.
+Before, channels are brought to one range: see `equalise`.  Ranges are then narrowed where that is nearer to the values:
+see `narrow_ranges`; and the weights rounded again, layer after layer: see `round_convolutions`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from memsr_compiler.quantization.constants import store_constants
 from memsr_compiler.quantization.equalise import equalise_channels
 from memsr_compiler.quantization.image_levels import override_image, use_image_levels
 from memsr_compiler.quantization.inner_values import InnerValues
+from memsr_compiler.quantization.narrow_ranges import narrow_ranges
 from memsr_compiler.quantization.round_convolutions import list_convolutions, round_convolutions
 from memsr_compiler.quantization.shuffle_integers import shuffle_integers
 from memsr_compiler.tflite.metadata import TFLITE_KEY
@@ -368,6 +369,7 @@ def choose_integers(
     _run_static(model, place, images, source, takes)
     integer_model = load_model(place)
     use_image_levels(model, integer_model, takes)
+    narrow_ranges(model, integer_model, images)
     convolutions = round_convolutions(model, integer_model, images)
     shuffle_integers(integer_model)
     return integer_model, convolutions
