@@ -1,23 +1,26 @@
 """Ranges of values inside an 8-bit network, narrowed where finer steps are worth more than what is cut off.
 
 ONNX Runtime's calibration lets a range reach from the least value to the largest that it has seen.  Few values come
-near these, and all pay for them with wider steps.  Of some narrower ranges that one is taken whose rounded values are
-nearest to the values, in the mean square: Banner, Nahshan, Soudry 2019, arXiv 1810.05723; Nagel et al. 2021, arXiv
-2106.08295, Sec. 3.1.
+near these, at sharp edges, and all pay for them with wider steps.  Of some narrower ranges that one is taken whose
+rounded values are nearest to the values, in the mean square: Banner, Nahshan, Soudry 2019, arXiv 1810.05723; Nagel et
+al. 2021, arXiv 2106.08295, Sec. 3.1.  None is taken that cuts off what areas of one colour come to: white paper is rare
+in photographs, and where a network holds the image itself it would be grey.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from memsr_compiler.quantization.constants import read_constant, write_constant
 from memsr_compiler.quantization.inner_values import InnerValues, Values
-from memsr_compiler.quantization.steps import Steps
+from memsr_compiler.quantization.steps import LEVELS, Steps
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -25,33 +28,59 @@ if TYPE_CHECKING:
 _SHARES = [1 - i / 25 for i in range(13)]  # of the range that was measured, down to half
 
 
-def narrow_ranges(model: ModelProto, integer_model: ModelProto, images: Sequence[NDArray[Any]]) -> None:
+def narrow_ranges(
+    model: ModelProto, integer_model: ModelProto, images: Sequence[NDArray[Any]], input_range: tuple[float, float]
+) -> None:
     """Give what convolutions read, but for the image itself, steps that are as near to it as they can be.
 
-    model   of which the other is the one in 8 bits;   images   (N, C, h, w) float32, on which values are measured
+    model    of which the other is the one in 8 bits
+    images   (N, C, h, w) float32, on which values are measured, of levels in input_range
 
     The zero stays the same integer.  Integers of biases are changed with the steps, which they have in common.
     """
     values = InnerValues(model, images)
+    flat = InnerValues(model, _draw_flat(images[0].shape, input_range))
     for rounding, biases in list(_list_inner(integer_model)):
         scale, zero = (read_constant(integer_model, name) for name in rounding.input[1:])
-        share = _choose_share(float(scale), int(zero), values.of(rounding.input[0]))
+        steps = Steps(float(scale), int(zero))
+        least = _share_of(steps, flat.of(rounding.input[0]))
+        share = _choose_share(steps, least, values.of(rounding.input[0]))
         write_constant(integer_model, rounding.input[1], scale * share)
-        for integers, steps in biases:
+        for integers, products in biases:
             limits = torch.iinfo(torch.int32)
             finer = (read_constant(integer_model, integers).double() / share).round().clamp(limits.min, limits.max)
             write_constant(integer_model, integers, finer.to(torch.int32))
-            write_constant(integer_model, steps, read_constant(integer_model, steps) * share)
+            write_constant(integer_model, products, read_constant(integer_model, products) * share)
 
 
-def _choose_share(scale: float, zero: int, values: Values) -> float:
-    """The part of a range whose steps are nearest to the values."""
+def _draw_flat(shape: tuple[int, ...], input_range: tuple[float, float]) -> list[NDArray[np.float32]]:
+    """Images of one colour, (N, C, h, w) each: every one whose channels are at either end of the range."""
+    colours = np.array(list(product(input_range, repeat=shape[1])), np.float32)
+    return [np.broadcast_to(colour[:, None, None], shape).copy() for colour in colours]
+
+
+def _share_of(steps: Steps, flat: Values) -> float:
+    """The part of a range that holds values in the middle of such images, far from their borders."""
+    low, high = -steps.zero * steps.scale, (LEVELS - steps.zero) * steps.scale
+    middles = [x[..., _third(x.shape[2]), _third(x.shape[3])] for x in flat]
+    least, most = min(float(x.min()) for x in middles), max(float(x.max()) for x in middles)
+    return max(least / low if low < 0 else 0, most / high if high > 0 else 0)
+
+
+def _third(side: int) -> slice:
+    return slice(side // 3, side - side // 3)
+
+
+def _choose_share(steps: Steps, least: float, values: Values) -> float:
+    """The part of a range, not less than that, whose steps are nearest to the values; 1 where it needs all."""
 
     def lose(share: float) -> float:
-        steps = Steps(scale * share, zero)
-        return sum(float((steps.round(x) - x).square().sum(dtype=torch.float64)) for x in map(torch.from_numpy, values))
+        narrow = Steps(steps.scale * share, steps.zero)
+        return sum(
+            float((narrow.round(x) - x).square().sum(dtype=torch.float64)) for x in map(torch.from_numpy, values)
+        )
 
-    return min(_SHARES, key=lose)
+    return min((share for share in _SHARES if share >= least), key=lose, default=1.0)
 
 
 def _list_inner(model: ModelProto) -> Iterator[tuple[NodeProto, list[tuple[str, str]]]]:

@@ -369,7 +369,7 @@ def choose_integers(
     _run_static(model, place, images, source, takes)
     integer_model = load_model(place)
     use_image_levels(model, integer_model, takes)
-    narrow_ranges(model, integer_model, images)
+    narrow_ranges(model, integer_model, images, takes.input_range)
     convolutions = round_convolutions(model, integer_model, images)
     shuffle_integers(integer_model)
     return integer_model, convolutions

@@ -33,6 +33,7 @@ TINY = Takes(2, 3, (0.0, 255.0))  # of x2-tiny
 def halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every range that may be narrowed is taken to half, whatever it holds."""
     monkeypatch.setattr(narrow_ranges, "_SHARES", [0.5])
+    monkeypatch.setattr(narrow_ranges, "_share_of", lambda *_: 0.0)
 
 
 def noise(seed: int = 0) -> Tensor:
@@ -158,3 +159,24 @@ def test_what_is_added_elsewhere_stays(tmp_path: Path, halved: None, monkeypatch
     wide = all_steps(quantized(tmp_path / "skip.onnx", tmp_path / "int8.onnx", [noise()]))
     shared, alone = (relu.output[0] for relu in relus)
     assert narrow[shared] == wide[shared] and narrow[alone].scale < 0.6 * wide[alone].scale
+
+
+@pytest.mark.parametrize("bright", [False, True])
+def test_areas_of_one_colour_are_not_cut_off(bright: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that holds the image itself: white and its opposite stay, though photographs have little of them."""
+    net = build([3, 3], [3, 3, 3])
+    with torch.no_grad():
+        for layer in net:
+            layer.weight.zero_()
+            layer.bias.zero_()
+            for channel in range(layer.weight.shape[0]):
+                layer.weight[channel, channel // (layer.weight.shape[0] // 3), 1, 1] = 1 if bright else -1
+                layer.bias[channel] = 0 if bright else 1
+    source, image = write(net, tmp_path / "net.onnx"), noise() * 0.1
+    image[..., :2, :2] = 1.0
+    monkeypatch.setattr(narrow_ranges, "_SHARES", [0.25, 0.5, 1.0])
+    monkeypatch.setattr(Steps, "round", lambda steps, x: x * steps.scale)  # the narrowest is nearest
+    quantize(source, tmp_path / "int8.onnx", [image], takes=Takes(2))
+    flat = torch.ones(1, 3, 20, 20)
+    for colour in (flat, flat * torch.tensor([1.0, 0, 0])[:, None, None], flat * 0):
+        torch.testing.assert_close(OrtNetwork(tmp_path / "int8.onnx")(colour), net(colour), rtol=0, atol=3 / 255)
