@@ -17,7 +17,8 @@ import numpy as np
 from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
-from memsr_compiler.trace.onnx.folds.registry import FOLDS
+from memsr_compiler.trace.onnx.folds.elementwise import ELEMENTWISE
+from memsr_compiler.trace.onnx.folds.registry import COUNTS, FOLDS, is_for_each_image
 from memsr_compiler.trace.onnx.folds.types import are_plain, plain_numbers, round_to
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Unreadable
@@ -44,6 +45,30 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
             raise Unreadable("it computes something of the size of the image that is not followed") from None
         raise Unreadable(f"it cannot be computed beforehand ({first_line(error)})") from None
     return tuple(_as_array(r, node.type) for r in (result if isinstance(result, tuple) else (result,)))
+
+
+def fold_rows(node: Node, operands: Sequence[Array | None], rows: Sequence[bool]) -> tuple[tuple[Array, ...], bool]:
+    """The results of `fold`, and whether they have a row for each image: one is held, as all are the same.
+
+    rows   which operands have
+
+    Raises Unreadable where an operator makes something else of the rows together than of each alone.
+    """
+    results = fold(node, operands)
+    sizes = operands[1] if node.op in ("Reshape", "Expand", "Tile") else None
+    repeats = sizes is not None and is_for_each_image(sizes)
+    if not repeats and not any(rows):
+        return results, False
+    if not any(rows):
+        apart = node.op != "Reshape"
+    elif node.op == "Reshape":
+        apart = repeats and not rows[1]
+    else:
+        ranks = {o.ndim for o, row in zip(operands, rows, strict=True) if row and o is not None}
+        apart = ranks == {results[0].ndim} and (node.op in ELEMENTWISE or (node.op == "Expand" and not rows[1]))
+    if not apart or len(results[0]) != 1:
+        raise Unreadable(COUNTS)
+    return results, True
 
 
 def _as_array(value: Any, kind: int) -> Array:
