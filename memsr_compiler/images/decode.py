@@ -28,6 +28,7 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
 from memsr_compiler.images.boxes import read_properties
 from memsr_compiler.images.damage import (
+    UNCOMPRESSED,
     is_jpeg,
     require_decodable,
     require_palette,
@@ -44,6 +45,7 @@ from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
     EXTRA,
+    FILL_ORDER,
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
@@ -51,6 +53,7 @@ from memsr_compiler.images.tiff_tags import (
     SAMPLE_FORMAT,
     SAMPLES,
     SEPARATE,
+    UNSPECIFIED,
     count_pages,
     is_tiff,
     require_flat,
@@ -64,6 +67,7 @@ Pixels = NDArray[Any]
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
+LOWEST_FIRST = 2  # bits within a byte, by TIFF's FillOrder
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
@@ -379,6 +383,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     layout = find_layout(path) if file is None else None
     if layout is not None:
         return _decode_by_hand(path, layout, most_pixels)
+    if file is not None:
+        _require_known_planes(file)
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
@@ -433,6 +439,13 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
 
 
+def _require_known_planes(file: Image.Image) -> None:
+    """Refuse a TIFF's grey, or palette, and alpha one after the other: Pillow takes one for the other, or for black."""
+    tags = getattr(file, "tag_v2", {})
+    if (tags.get(PLANAR), tags.get(SAMPLES)) == (SEPARATE, 2) and tags.get(EXTRA, ())[:1] != (UNSPECIFIED,):
+        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
+
+
 def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
     """Say what the bit is that a TGA has beside three times five of colour; "" where it has none.
 
@@ -476,15 +489,10 @@ def _raw_mode(file: Image.Image) -> str:
 
 
 def _leave_times_alpha(file: Image.Image) -> bool:
-    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides.
-
-    Raises InvalidInput for grey and alpha one after the other, which Pillow does not know.
-    """
+    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides."""
     if file.format != "TIFF":
         return False
     tiles: Any = file.tile  # type: ignore[attr-defined]
-    if file.mode == "La" and any(tile[3][0] != "La" for tile in tiles):
-        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
     if file.mode != "RGBA":
         return file.mode == "La"
     file.tile = [with_raw_mode(tile, tile[3][0].replace("a", "A")) for tile in tiles]  # type: ignore[attr-defined]
@@ -519,13 +527,17 @@ def _say_fewer_bits(file: Image.Image) -> str:
 def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     """Whether Pillow would take a file for less than it is.
 
-    Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
+    Channels of 16 bits in planes of their own it takes for 8 bits, and whose bits are turned as they stand; colours
+    times alpha it divides in some planes without a word.  WebP in TIFF it takes for damage, and of an AVIF with more
     than 8 bits it gives 8, of one that shows a part of its pixels all.
     """
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
-        wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
-        return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+        plain = tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED
+        turned = plain and tags.get(FILL_ORDER) == LOWEST_FIRST
+        divided = not plain and tags.get(EXTRA, ())[:1] == (ASSOCIATED,)
+        amiss: bool = tags.get(BITS, (8,))[0] == 16 or turned or divided
+        return (tags.get(PLANAR) == SEPARATE and amiss) or bool(tags.get(COMPRESSION) == WEBP)
     if file.format == "AVIF" and read_properties(path, b"clap"):
         return True
     if file.format != "AVIF" or not is_installed():

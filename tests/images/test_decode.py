@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -529,6 +530,58 @@ def test_a_plane_that_may_be_anything_is_not_taken_for_alpha(
     assert np.array_equal(np.concatenate(list(opened.bands(5))), pixels[..., :3])
     write_tiff(tmp_path / "b.tif", pixels, photometric=2, extra=[2], planes=True, big_endian=big_endian)
     assert RowFile.open(tmp_path / "b.tif").alpha
+
+
+def turned(strip: bytes) -> bytes:
+    return np.packbits(np.unpackbits(np.frombuffer(strip, np.uint8), bitorder="little")).tobytes()
+
+
+@pytest.mark.parametrize("extra", [(), (0,), (1,), (2,)])
+@pytest.mark.parametrize(("compression", "pack"), [(1, bytes), (8, zlib.compress)])
+@pytest.mark.parametrize("lowest_bit_first", [False, True])
+@pytest.mark.parametrize("photometric", [1, 2, 3])
+@pytest.mark.parametrize("pixels", [EIGHT, DEEP])
+def test_planes_are_read_as_they_are_or_refused(
+    pixels: NDArray[Any],
+    photometric: int,
+    lowest_bit_first: bool,
+    compression: int,
+    pack: Callable[[bytes], bytes],
+    extra: tuple[int, ...],
+    tmp_path: Path,
+) -> None:
+    """Pillow turns no bits of planes, and divides colours times alpha only in some of them."""
+    colours = 3 if photometric == 2 else 1
+    if colours + len(extra) == 1 or (photometric == 3 and pixels is DEEP):
+        return
+    levels = pixels[..., [*range(colours), 3]][..., : colours + len(extra)]
+    if extra == (1,):
+        levels = np.minimum(levels, levels[..., -1:])
+    colour_map = RANDOM.integers(0, 65536, 768).tolist()
+    more = [(259, 3, [compression]), *([(266, 3, [2])] * lowest_bit_first)]
+    more += [(320, 3, colour_map)] * (photometric == 3)
+
+    def pack_plane(strip: bytes) -> bytes:
+        return turned(pack(strip)) if lowest_bit_first else pack(strip)
+
+    write_tiff(
+        tmp_path / "a.tif", levels, photometric=photometric, extra=extra, planes=True, pack=pack_plane, more=more
+    )
+    expected = over_alpha(levels) if extra == (1,) else levels[..., : colours + (extra == (2,))]
+    if colours == 1 and extra != (0,):
+        with pytest.raises(InvalidInput, match="its two channels are stored one after the other"):
+            whole(tmp_path / "a.tif")
+        return
+    refusable = colours == 1 or (lowest_bit_first and compression != 1)
+    found = None
+    with contextlib.suppress(*([InvalidInput] if refusable else [])):
+        found = whole(tmp_path / "a.tif")
+    if found is None:
+        return
+    if photometric == 3:
+        expected = np.array(colour_map).reshape(3, 256).T[levels[..., 0]] // 256
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= (extra == (1,))  # libvips divides and rounds down
 
 
 def test_lab_in_planes_is_refused(tmp_path: Path) -> None:
