@@ -35,6 +35,7 @@ from memsr_compiler.images.damage import (
     require_undamaged,
     require_undamaged_tiff,
 )
+from memsr_compiler.images.fits import find_offset
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
@@ -399,6 +400,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
+    offset = find_offset(path) if file.format == "FITS" else 0
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
@@ -415,6 +417,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     elif kind.levels is not None:
         pixels, note = kind.levels(file)
         alpha = False
+        if offset and pixels.dtype == np.uint16:
+            pixels = pixels + np.uint16(offset)  # which goes round, as numbers with a sign do
         if 8 < bits < 16:  # Pillow fills up the lower ones with zeros
             pixels = np.rint(pixels * (65535 / (65536 - (1 << (16 - bits))))).astype(np.uint16)
     else:

@@ -532,6 +532,54 @@ def test_a_plane_that_may_be_anything_is_not_taken_for_alpha(
     assert RowFile.open(tmp_path / "b.tif").alpha
 
 
+def fits(numbers: NDArray[Any], *cards: str, bits: int = 0, empty_header: bool = False) -> bytes:
+    """A FITS file of big-endian numbers (H, W), the lowest row first."""
+    height, width = numbers.shape
+    bits = bits or 8 * numbers.dtype.itemsize * (-1 if numbers.dtype.kind == "f" else 1)
+    first = ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "END") if empty_header else ()
+    start = "XTENSION= 'IMAGE   '" if empty_header else "SIMPLE  =                    T / as the format has it"
+    sizes = (f"BITPIX  = {bits}", "NAXIS   = 2", f"NAXIS1  = {width}", f"NAXIS2  = {height}")
+
+    def header(*lines: str) -> bytes:
+        content = "".join(line.ljust(80) for line in lines)
+        return content.ljust(-(-len(content) // 2880) * 2880).encode()
+
+    data = numbers.astype(numbers.dtype.newbyteorder(">"))[::-1].tobytes()
+    head = (header(*first) if first else b"") + header(start, *sizes, *cards, "END")
+    return head + data + bytes(-len(data) % 2880)
+
+
+@pytest.mark.parametrize("empty_header", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("scale", ["", "1", "1.0", "1.0D0", "2.0", "0.5"])
+@pytest.mark.parametrize("zero", ["", "0", "0.0", "32768", "3.2768E4", "55.0", "-32768"])
+def test_numbers_of_fits_are_levels_as_its_header_says(
+    zero: str, scale: str, bits: int, empty_header: bool, tmp_path: Path
+) -> None:
+    """Those of 16 bits have a sign, and stand for numbers without one where 32768 is added."""
+    levels = (EIGHT if bits == 8 else DEEP)[..., 0]
+    unsigned = bits == 16 and zero in ("32768", "3.2768E4")
+    stored = (levels ^ 0x8000).view(np.int16) if bits == 16 else levels
+    cards = [f"{name}= {value}" for name, value in (("BZERO   ", zero), ("BSCALE  ", scale)) if value]
+    (tmp_path / "a.fits").write_bytes(fits(stored, *cards, empty_header=empty_header))
+    usual_scale, usual_zero = scale in ("", "1", "1.0", "1.0D0"), zero in ("", "0", "0.0")
+    if usual_scale and (unsigned or (usual_zero and bits == 8)):
+        assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], levels)
+        return
+    words = "with a sign" if usual_scale and usual_zero else r"BSCALE and BZERO"
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=words):
+            read(tmp_path / "a.fits")
+
+
+def test_planes_of_fits_and_floating_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.fits").write_bytes(fits(UNIT))
+    assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], sixteen(UNIT))
+    (tmp_path / "b.fits").write_bytes(fits(UNIT, "NAXIS3  = 3"))
+    with pytest.raises(InvalidInput, match="has 3 planes, of which"):
+        whole(tmp_path / "b.fits")
+
+
 def turned(strip: bytes) -> bytes:
     return np.packbits(np.unpackbits(np.frombuffer(strip, np.uint8), bitorder="little")).tobytes()
 
