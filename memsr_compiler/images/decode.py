@@ -39,7 +39,7 @@ from memsr_compiler.images.fits import find_offset
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
-from memsr_compiler.images.psd import find_density
+from memsr_compiler.images.psd import count_channels, find_density, with_offsets
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
@@ -400,6 +400,10 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
+    samples = getattr(file, "tag_v2", {}).get(SAMPLES, 1)
+    if file.format == "PSD":
+        samples = count_channels(path)
+        file.tile = with_offsets(path, file.tile, samples, file.height)  # type: ignore[attr-defined]
     offset = find_offset(path) if file.format == "FITS" else 0
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
@@ -424,6 +428,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     else:
         alpha = alpha and key is None
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
+        if file.format == "PSD" and raw == "1":  # whose ones are black; Pillow would say "1;I" if it knew
+            pixels = 255 - pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if times_alpha:
         pixels, alpha = _divide_by_alpha(pixels), True
@@ -437,7 +443,7 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     orientation = file.getexif().get(ORIENTATION, 1)
     pixels = _turn_upright(pixels, orientation)
-    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
+    others = samples - sum(band != "X" for band in file.getbands())
     notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
     sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
     return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
@@ -472,7 +478,7 @@ def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
 
 
 def say_left_out(channels: int) -> tuple[str, ...]:
-    """A note on channels of a TIFF that are neither colours nor alpha; none where there are none."""
+    """A note on channels of a TIFF or PSD that are neither colours nor alpha; none where there are none."""
     words = f"has {say_count(channels, 'channel')} besides, which may mean anything and is left out"
     return (words,) if channels > 0 else ()
 

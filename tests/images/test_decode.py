@@ -580,6 +580,54 @@ def test_planes_of_fits_and_floating_numbers(tmp_path: Path) -> None:
         whole(tmp_path / "b.fits")
 
 
+def psd(kind: int, planes: list[NDArray[np.uint8]], *, depth: int = 8, packed: bool = False) -> bytes:
+    """A PSD of planes (H, W) of 8 bits, or of 1."""
+    height, width = planes[0].shape
+    rows = [(np.packbits(row) if depth == 1 else row).tobytes() for plane in planes for row in plane]
+    if packed:  # each byte by itself, in Apple's PackBits
+        rows = [b"".join(bytes([0, byte]) for byte in row) for row in rows]
+    lengths = struct.pack(f">{len(rows)}H", *map(len, rows)) if packed else b""
+    colours = bytes(range(256)) * 3 if kind == 2 else b""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(planes), height, width, depth, kind)
+    return (
+        head
+        + struct.pack(">I", len(colours))
+        + colours
+        + bytes(8)
+        + struct.pack(">H", packed)
+        + lengths
+        + b"".join(rows)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("more", [0, 1, 2])
+@pytest.mark.parametrize(("kind", "colours"), [(0, 1), (1, 1), (2, 1), (3, 3), (8, 1)])
+def test_channels_of_a_psd(kind: int, colours: int, more: int, packed: bool, tmp_path: Path) -> None:
+    """The fourth of RGB is alpha; any other beside the colours is told."""
+    planes = [np.ascontiguousarray(np.dstack([EIGHT, 255 - EIGHT])[..., i]) for i in range(colours + more)]
+    depth = 1 if kind == 0 else 8
+    planes = [plane & np.uint8(1) for plane in planes] if depth == 1 else planes
+    (tmp_path / "a.psd").write_bytes(psd(kind, planes, depth=depth, packed=packed))
+    alpha = kind == 3 and more == 1
+    with open_image(tmp_path / "a.psd", None) as file:
+        found = decode(tmp_path / "a.psd", file, None)
+    levels = np.dstack(planes)
+    expected = (1 - levels[..., :1]) * 255 if kind == 0 else levels[..., : colours + alpha]
+    assert np.array_equal(found.pixels, np.repeat(expected, 3, axis=2) if kind == 2 else expected)
+    left = more - alpha
+    assert [note.split(",")[0] for note in found.notes] == [f"has {left} channel{'s' * (left > 1)} besides"] * (
+        left > 0
+    )
+
+
+def test_channels_of_a_psd_that_are_inks_of_their_own_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.psd").write_bytes(psd(7, [EIGHT[..., 0], EIGHT[..., 1], EIGHT[..., 2]]))
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match="Multichannel"):
+            read(tmp_path / "a.psd")
+
+
 def turned(strip: bytes) -> bytes:
     return np.packbits(np.unpackbits(np.frombuffer(strip, np.uint8), bitorder="little")).tobytes()
 
