@@ -70,6 +70,7 @@ INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
 LOWEST_FIRST = 2  # bits within a byte, by TIFF's FillOrder
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
+PADDED = {"RGBX": "XRGB", "BGRX": "XBGR"}  # of a Sun raster, whose byte for nothing comes first; Pillow: last
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
 ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
@@ -400,10 +401,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    samples = getattr(file, "tag_v2", {}).get(SAMPLES, 1)
-    if file.format == "PSD":
-        samples = count_channels(path)
-        file.tile = with_offsets(path, file.tile, samples, file.height)  # type: ignore[attr-defined]
+    samples = count_channels(path) if file.format == "PSD" else getattr(file, "tag_v2", {}).get(SAMPLES, 1)
+    _mend_tiles(path, file, samples)
     offset = find_offset(path) if file.format == "FITS" else 0
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
@@ -496,6 +495,23 @@ def _raw_mode(file: Image.Image) -> str:
         arguments = tile[3] or ""  # of some formats, QOI and XBM, it has none
         return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
+
+
+def _mend_tiles(path: str | os.PathLike[str], file: Image.Image, samples: int) -> None:
+    """Have the bytes of a Sun raster, and the rows of a PSD, taken for what they are: Pillow errs about them.
+
+    Raises InvalidInput for packed rows of a Sun raster that end with a byte for nothing, which Pillow takes for a level.
+    """
+    tiles: Any = getattr(file, "tile", [])
+    if file.format == "SUN":
+        with open(path, "rb") as content:
+            depth = int.from_bytes(content.read(16)[12:], "big")
+        if any(tile[0] == "sun_rle" for tile in tiles) and -(-file.width * depth // 8) % 2:
+            raise InvalidInput("its packed rows are of an odd number of bytes, which is not handled: save it as PNG")
+        raw = _raw_mode(file)
+        file.tile = [with_raw_mode(tile, PADDED.get(raw, raw)) for tile in tiles]  # type: ignore[attr-defined]
+    if file.format == "PSD":
+        file.tile = with_offsets(path, tiles, samples, file.height)  # type: ignore[attr-defined]
 
 
 def _leave_times_alpha(file: Image.Image) -> bool:

@@ -628,6 +628,32 @@ def test_channels_of_a_psd_that_are_inks_of_their_own_are_refused(tmp_path: Path
             read(tmp_path / "a.psd")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("depth", [8, 24, 32])
+@pytest.mark.parametrize("width", [8, 11])
+def test_bytes_of_a_sun_raster(depth: int, rgb: bool, packed: bool, width: int, tmp_path: Path) -> None:
+    """Of 32 bits the byte for nothing comes first, and rows are of whole pairs of bytes."""
+    if packed and rgb:  # a file has one kind
+        return
+    levels = EIGHT[:, :width, : 1 if depth == 8 else 3]
+    stored = levels if rgb else levels[..., ::-1]
+    stored = np.dstack([EIGHT[:, :width, 3], stored]) if depth == 32 else stored
+    rows = stored.reshape(len(levels), -1)
+    rows = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+    raw = rows.tobytes()
+    if packed:  # the byte 128 begins a run, of which one of none is itself
+        raw = raw.replace(b"\x80", b"\x80\x00")
+    kind = 2 if packed else 3 if rgb else 1
+    head = struct.pack(">8I", 0x59A66A95, width, len(levels), depth, len(raw), kind, 0, 0)
+    (tmp_path / "a.ras").write_bytes(head + raw)
+    if packed and stored[0].size % 2:
+        with pytest.raises(InvalidInput, match="an odd number of bytes"):
+            whole(tmp_path / "a.ras")
+        return
+    assert np.array_equal(whole(tmp_path / "a.ras"), levels)
+
+
 def turned(strip: bytes) -> bytes:
     return np.packbits(np.unpackbits(np.frombuffer(strip, np.uint8), bitorder="little")).tobytes()
 
