@@ -500,7 +500,7 @@ def _raw_mode(file: Image.Image) -> str:
 def _mend_tiles(path: str | os.PathLike[str], file: Image.Image, samples: int) -> None:
     """Have the bytes of a Sun raster, and the rows of a PSD, taken for what they are: Pillow errs about them.
 
-    Raises InvalidInput for packed rows of a Sun raster that end with a byte for nothing, which Pillow takes for a level.
+    Raises InvalidInput for packed rows of a Sun raster whose last byte is none, which Pillow takes for a level.
     """
     tiles: Any = getattr(file, "tile", [])
     if file.format == "SUN":
