@@ -58,6 +58,7 @@ from memsr_compiler.images.tiff_tags import (
     count_pages,
     is_tiff,
     require_flat,
+    require_known_order,
     require_known_predictor,
     require_whole_picture,
 )
@@ -234,6 +235,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     try:
         require_undamaged(path)
         require_whole_picture(path)
+        require_known_order(path)
         require_flat(path)
         require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():

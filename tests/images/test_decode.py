@@ -159,6 +159,24 @@ def with_colour_map(colours: NDArray[Any]) -> Write:
     return tiff(INDICES, photometric=3, more=[(320, 3, levels.T.ravel().tolist())])
 
 
+def as_big_tiff(pixels: NDArray[Any], *, big_endian: bool = False) -> Write:
+    """RGB of 8 bits."""
+    end, (height, width, _) = ">" if big_endian else "<", pixels.shape
+    start = 16 + 8 + 20 * 9 + 8
+    values = {
+        256: width, 257: height, 259: 1, 262: 2, 273: start, 277: 3, 278: height, 279: pixels.size,
+    }  # fmt: skip
+    entries = {n: struct.pack(end + "HHQQ", n, 16, 1, value) for n, value in values.items()}
+    entries[258] = struct.pack(end + "HHQ3H2x", 258, 3, 3, 8, 8, 8)
+    head = (b"MM" if big_endian else b"II") + struct.pack(end + "HHHQQ", 43, 8, 0, 16, len(entries))
+    content = head + b"".join(entries[n] for n in sorted(entries)) + bytes(8) + pixels.tobytes()
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
 UNIT = RANDOM.random((13, 11)).astype(np.float32)
 BITS = RANDOM.integers(0, 2, (13, 11)).astype(np.uint8)
 TINY_KEY = EIGHT[0, 0]
@@ -299,6 +317,7 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
         tiff(UNIT.astype(np.float64), big_endian=True, photometric=0),
         sixteen(1 - UNIT.astype(np.float64))[..., None],
     ),
+    "BigTIFF": ("tif", as_big_tiff(EIGHT[..., :3]), EIGHT[..., :3]),
     "WebP": ("webp", by_pillow(EIGHT[..., :3], "RGB", lossless=True), EIGHT[..., :3]),
     "WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", lossless=True, exact=True), EIGHT),
     "BMP": ("bmp", by_pillow(EIGHT[..., :3], "RGB"), EIGHT[..., :3]),
@@ -389,6 +408,11 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
         "is damaged .*incorrect data check",
     ),
     "12 bits, cut off": ("tif", tiff(TWELVE[..., :3], photometric=2, bits=12, raw=b"x" * 99), "damaged"),
+    "big-endian BigTIFF": (
+        "tif",
+        as_big_tiff(EIGHT[..., :3], big_endian=True),
+        "a BigTIFF whose .* highest byte first",
+    ),
     "floating RGB": (
         "tif",
         tiff(np.zeros((4, 4, 3), np.float32), photometric=2),
