@@ -17,8 +17,7 @@ import numpy as np
 from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
-from memsr_compiler.trace.onnx.folds.elementwise import ELEMENTWISE
-from memsr_compiler.trace.onnx.folds.registry import COUNTS, FOLDS, is_for_each_image
+from memsr_compiler.trace.onnx.folds.registry import COUNTS, FOLDS, check_room, is_for_each_image
 from memsr_compiler.trace.onnx.folds.types import are_plain, plain_numbers, round_to
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Unreadable
@@ -59,16 +58,31 @@ def fold_rows(node: Node, operands: Sequence[Array | None], rows: Sequence[bool]
     repeats = sizes is not None and is_for_each_image(sizes)
     if not repeats and not any(rows):
         return results, False
-    if not any(rows):
-        apart = node.op != "Reshape"
-    elif node.op == "Reshape":
-        apart = repeats and not rows[1]
+    if not repeats:
+        apart = _stay_apart(node, operands, rows, results)
+    elif node.op == "Expand" and rows[0]:
+        apart = not rows[1] and _rank(operands[0]) == results[0].ndim
     else:
-        ranks = {o.ndim for o, row in zip(operands, rows, strict=True) if row and o is not None}
-        apart = ranks == {results[0].ndim} and (node.op in ELEMENTWISE or (node.op == "Expand" and not rows[1]))
+        apart = not rows[1] and rows[0] == (node.op == "Reshape")
     if not apart or len(results[0]) != 1:
         raise Unreadable(COUNTS)
     return results, True
+
+
+def _rank(operand: Array | None) -> int:
+    return 0 if operand is None else operand.ndim
+
+
+def _stay_apart(node: Node, operands: Sequence[Array | None], rows: Sequence[bool], results: Sequence[Array]) -> bool:
+    """Whether three rows make three of each result, as alike as they are."""
+    several = [o if o is None or not row else np.repeat(o, 3, axis=0) for o, row in zip(operands, rows, strict=True)]
+    try:
+        check_room([sum(o.size for o in several if o is not None)])
+        others = fold(node, several)
+    except Unreadable:
+        return False
+    pairs = zip(results, others, strict=True)
+    return all(one.ndim and np.array_equal(np.repeat(one, 3, axis=0), other) for one, other in pairs)
 
 
 def _as_array(value: Any, kind: int) -> Array:

@@ -391,9 +391,9 @@ def test_what_is_as_many_as_there_are_images_is_refused(nodes: list[onnx.NodePro
         ("Expand", "number", "n one one one"),
     ],
 )
-@pytest.mark.parametrize("by_two_axes", [False, True])
+@pytest.mark.parametrize("by_two_axes", [None, "Reshape", "Unsqueeze", "Transpose"])
 def test_a_constant_repeated_for_each_image_is_read(
-    op: str, constant: str, sizes: str, use: str, by_two_axes: bool, tmp_path: Path
+    op: str, constant: str, sizes: str, use: str, by_two_axes: str | None, tmp_path: Path
 ) -> None:
     constants = {"row": whole(1, 6, 1, 1), "number": np.array([[[[2]]]], np.float32)}
     nodes = [
@@ -409,8 +409,19 @@ def test_a_constant_repeated_for_each_image_is_read(
         constants = {"row": whole(1, 6), "number": np.array([[2]], np.float32)}
         two = " ".join(sizes.split()[:2])
         nodes[3:5] = [node("Concat", two, "p2", axis=0), node(op, f"{constant} p2", "k2")]
-        nodes[5:5] = [node("Concat", "n minus one one", "p", axis=0), node("Reshape", "k2 p", "k")]
-    numbers = {**NUMBERS, **constants, "minus": np.array([-1])}
+        nodes[5:5] = {
+            "Reshape": [node("Concat", "n minus one one", "p", axis=0), node("Reshape", "k2 p", "k")],
+            "Unsqueeze": [node("Unsqueeze", "k2 two", "k3"), node("Unsqueeze", "k3 three", "k")],
+            "Transpose": [
+                node("MatMul", "k2 eye" if constant == "row" or "six" in sizes else "k2 ones", "k3"),
+                node("Unsqueeze", "k3 ends", "k4"),
+                node("Transpose", "k4", "k", perm=[0, 2, 1, 3]),
+            ],
+        }[by_two_axes]
+    numbers = {
+        **NUMBERS, **constants, "minus": np.array([-1]), "ends": np.array([1, 3]),
+        "eye": np.eye(6, dtype=np.float32), "ones": np.ones((1, 6), np.float32),
+    }  # fmt: skip
     path = saved(model(nodes, {n: v for n, v in numbers.items() if any(n in m.input for m in nodes)}), tmp_path)
     for images in (1, 2, 3):
         agrees(path, sizes=((4, 5),), batch=images)

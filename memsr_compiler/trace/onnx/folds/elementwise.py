@@ -146,7 +146,7 @@ def _power(a: Array, b: Array) -> Any:
     return as_type(np.power(a.astype(np.float64), b.astype(np.float64)), a.dtype)
 
 
-_WORDS: dict[str, Fold] = {
+FOLDS |= {
     "Add": of_no_batch(_elementwise(operator.add)),
     "Sub": of_no_batch(_elementwise(operator.sub)),
     "Mul": _elementwise(_multiply),
@@ -175,8 +175,6 @@ _WORDS: dict[str, Fold] = {
     "Round": _rounding(np.rint),
     "Identity": _elementwise(lambda a: a),
 }
-FOLDS |= _WORDS
-ELEMENTWISE = frozenset({*_WORDS, "Clip", "Cast"})
 
 
 @fold_word("Clip")
