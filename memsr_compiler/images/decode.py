@@ -28,22 +28,25 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
 from memsr_compiler.images.boxes import read_properties
 from memsr_compiler.images.damage import (
+    UNCOMPRESSED,
     is_jpeg,
     require_decodable,
     require_palette,
     require_undamaged,
     require_undamaged_tiff,
 )
+from memsr_compiler.images.fits import find_offset
 from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
-from memsr_compiler.images.psd import find_density
+from memsr_compiler.images.psd import count_channels, find_density, with_offsets
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
     EXTRA,
+    FILL_ORDER,
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
@@ -51,9 +54,11 @@ from memsr_compiler.images.tiff_tags import (
     SAMPLE_FORMAT,
     SAMPLES,
     SEPARATE,
+    UNSPECIFIED,
     count_pages,
     is_tiff,
     require_flat,
+    require_known_order,
     require_known_predictor,
     require_whole_picture,
 )
@@ -64,7 +69,9 @@ Pixels = NDArray[Any]
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
+LOWEST_FIRST = 2  # bits within a byte, by TIFF's FillOrder
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
+PADDED = {"RGBX": "XRGB", "BGRX": "XBGR"}  # of a Sun raster, whose byte for nothing comes first; Pillow: last
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
 ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
@@ -228,6 +235,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     try:
         require_undamaged(path)
         require_whole_picture(path)
+        require_known_order(path)
         require_flat(path)
         require_known_predictor(path)
         with _at_most(most_pixels), warnings.catch_warnings():
@@ -379,6 +387,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     layout = find_layout(path) if file is None else None
     if layout is not None:
         return _decode_by_hand(path, layout, most_pixels)
+    if file is not None:
+        _require_known_planes(file)
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
@@ -393,6 +403,9 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
+    samples = count_channels(path) if file.format == "PSD" else getattr(file, "tag_v2", {}).get(SAMPLES, 1)
+    _mend_tiles(path, file, samples)
+    offset = find_offset(path) if file.format == "FITS" else 0
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
@@ -409,11 +422,15 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     elif kind.levels is not None:
         pixels, note = kind.levels(file)
         alpha = False
+        if offset and pixels.dtype == np.uint16:
+            pixels = pixels + np.uint16(offset)  # which goes round, as numbers with a sign do
         if 8 < bits < 16:  # Pillow fills up the lower ones with zeros
             pixels = np.rint(pixels * (65535 / (65536 - (1 << (16 - bits))))).astype(np.uint16)
     else:
         alpha = alpha and key is None
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
+        if file.format == "PSD" and raw == "1":  # whose ones are black; Pillow would say "1;I" if it knew
+            pixels = 255 - pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if times_alpha:
         pixels, alpha = _divide_by_alpha(pixels), True
@@ -427,10 +444,17 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     orientation = file.getexif().get(ORIENTATION, 1)
     pixels = _turn_upright(pixels, orientation)
-    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
+    others = samples - sum(band != "X" for band in file.getbands())
     notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
     sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
     return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
+
+
+def _require_known_planes(file: Image.Image) -> None:
+    """Refuse a TIFF's grey, or palette, and alpha one after the other: Pillow takes one for the other, or for black."""
+    tags = getattr(file, "tag_v2", {})
+    if (tags.get(PLANAR), tags.get(SAMPLES)) == (SEPARATE, 2) and tags.get(EXTRA, ())[:1] != (UNSPECIFIED,):
+        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
 
 
 def _judge_alpha_bit(path: str | os.PathLike[str]) -> str:
@@ -455,7 +479,7 @@ def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
 
 
 def say_left_out(channels: int) -> tuple[str, ...]:
-    """A note on channels of a TIFF that are neither colours nor alpha; none where there are none."""
+    """A note on channels of a TIFF or PSD that are neither colours nor alpha; none where there are none."""
     words = f"has {say_count(channels, 'channel')} besides, which may mean anything and is left out"
     return (words,) if channels > 0 else ()
 
@@ -475,16 +499,28 @@ def _raw_mode(file: Image.Image) -> str:
     return ""
 
 
-def _leave_times_alpha(file: Image.Image) -> bool:
-    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides.
+def _mend_tiles(path: str | os.PathLike[str], file: Image.Image, samples: int) -> None:
+    """Have the bytes of a Sun raster, and the rows of a PSD, taken for what they are: Pillow errs about them.
 
-    Raises InvalidInput for grey and alpha one after the other, which Pillow does not know.
+    Raises InvalidInput for packed rows of a Sun raster whose last byte is none, which Pillow takes for a level.
     """
+    tiles: Any = getattr(file, "tile", [])
+    if file.format == "SUN":
+        with open(path, "rb") as content:
+            depth = int.from_bytes(content.read(16)[12:], "big")
+        if any(tile[0] == "sun_rle" for tile in tiles) and -(-file.width * depth // 8) % 2:
+            raise InvalidInput("its packed rows are of an odd number of bytes, which is not handled: save it as PNG")
+        raw = _raw_mode(file)
+        file.tile = [with_raw_mode(tile, PADDED.get(raw, raw)) for tile in tiles]  # type: ignore[attr-defined]
+    if file.format == "PSD":
+        file.tile = with_offsets(path, tiles, samples, file.height)  # type: ignore[attr-defined]
+
+
+def _leave_times_alpha(file: Image.Image) -> bool:
+    """Whether the colours of a TIFF are times alpha; Pillow then leaves them so, as it rounds down where it divides."""
     if file.format != "TIFF":
         return False
     tiles: Any = file.tile  # type: ignore[attr-defined]
-    if file.mode == "La" and any(tile[3][0] != "La" for tile in tiles):
-        raise InvalidInput("its two channels are stored one after the other: save it interleaved, or as PNG")
     if file.mode != "RGBA":
         return file.mode == "La"
     file.tile = [with_raw_mode(tile, tile[3][0].replace("a", "A")) for tile in tiles]  # type: ignore[attr-defined]
@@ -519,13 +555,17 @@ def _say_fewer_bits(file: Image.Image) -> str:
 def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     """Whether Pillow would take a file for less than it is.
 
-    Channels of 16 bits in planes of their own it takes for 8 bits, WebP in TIFF for damage, and of an AVIF with more
+    Channels of 16 bits in planes of their own it takes for 8 bits, and whose bits are turned as they stand; colours
+    times alpha it divides in some planes without a word.  WebP in TIFF it takes for damage, and of an AVIF with more
     than 8 bits it gives 8, of one that shows a part of its pixels all.
     """
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
-        wide_planes: bool = tags.get(PLANAR) == SEPARATE and tags.get(BITS, (8,))[0] == 16
-        return wide_planes or bool(tags.get(COMPRESSION) == WEBP)
+        plain = tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED
+        turned = plain and tags.get(FILL_ORDER) == LOWEST_FIRST
+        divided = not plain and tags.get(EXTRA, ())[:1] == (ASSOCIATED,)
+        amiss: bool = tags.get(BITS, (8,))[0] == 16 or turned or divided
+        return (tags.get(PLANAR) == SEPARATE and amiss) or bool(tags.get(COMPRESSION) == WEBP)
     if file.format == "AVIF" and read_properties(path, b"clap"):
         return True
     if file.format != "AVIF" or not is_installed():

@@ -16,6 +16,7 @@ SEPARATE, UNSPECIFIED, PACKBITS = 2, 0, 32773  # of PLANAR: each channel in stri
 REDUCED = 1  # bit of NewSubfileType: a smaller picture of another one in the file
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF
+_BIG_ENDIAN_BIG = _STARTS[3]
 _KINDS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers, and of places, as struct calls them
 _MOST = 1 << 16  # entries, numbers of one, and pages: a TIFF has no more
 
@@ -106,6 +107,17 @@ def require_whole_picture(path: str | os.PathLike[str]) -> None:
             )
     except struct.error:  # damage, which others tell of
         return
+
+
+def require_known_order(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput for a BigTIFF of big-endian numbers, whose tags Pillow takes for those of a small TIFF."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == _BIG_ENDIAN_BIG:
+        raise InvalidInput(
+            f"{path}: is a BigTIFF whose numbers have their highest byte first, which is not handled: save it as a "
+            "TIFF of up to 4 GB, as a BigTIFF with the lowest byte first, or as PNG"
+        )
 
 
 def require_flat(path: str | os.PathLike[str]) -> None:

@@ -86,8 +86,10 @@ def is_grey(form: VideoFormat) -> bool:
     return len(form.components) == 1 and not form.has_palette and not form.is_rgb
 
 
-def read_colours(width: int, height: int, pixels: VideoFormat, tags: Tags) -> Colours:
+def read_colours(width: int, height: int, pixels: VideoFormat, tags: Tags, *, limited: bool = True) -> Colours:
     """The colours of a film with these tags.
+
+    limited  whether grey that does not say its range is limited, as its codec has it; else it is full, as FFmpeg has it
 
     Raises InvalidInput for those that networks for photographs, or libswscale, know nothing of.
     """
@@ -102,7 +104,10 @@ def read_colours(width: int, height: int, pixels: VideoFormat, tags: Tags) -> Co
         return Colours(RGB, True, primaries, transfer)
     full = numbers == FULL or pixels.name.startswith("yuvj")
     if len(pixels.components) == 1:  # grey, which no matrix is for
-        return Colours(matrix, full, primaries, transfer)
+        if numbers in (LIMITED, FULL):
+            return Colours(matrix, full, primaries, transfer)
+        words = f"its grey is taken for that of the {'limited' if limited else 'full'} range"
+        return Colours(matrix, not limited, primaries, transfer, (words,))
     guessed = []
     if matrix in UNSAID:  # RGB, which is 0, is not: it has been told by its pixels
         large = width >= HD[0] or height > HD[1]

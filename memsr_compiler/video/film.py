@@ -43,6 +43,8 @@ LOST = {  # side data of frames that a result lacks, and that a person would mis
     Type.CONTENT_LIGHT_LEVEL: "how bright its pictures are at most",
     Type.FILM_GRAIN_PARAMS: "film grain that is told apart from the pictures",
 }
+LIMITED_UNTOLD = ("h264", "hevc", "vvc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "yuv4mpegpipe")
+"""Codecs and containers by whose rules numbers are of the limited range where they do not say, grey ones too."""
 PROGRESSIVE = (0, 1)  # field orders: unknown, and none
 USUAL_RATE = Fraction(25)
 BESIDE: PktSideDataT = "matroska_block_additional"  # its kind, in 8 bytes, comes first
@@ -207,7 +209,8 @@ def _look_at(
         _first_said(2, context.color_primaries, said[2]),
         _first_said(2, context.color_trc, said[3]),
     )
-    colours = read_colours(frame.width, frame.height, form, tags)
+    limited = context.codec.canonical_name in LIMITED_UNTOLD or container.format.name in LIMITED_UNTOLD
+    colours = read_colours(frame.width, frame.height, form, tags, limited=limited)
     deep = not form.has_palette and form.components[0].bits > 8
     rate = stream.average_rate or stream.guessed_rate or USUAL_RATE
     time_base = stream.time_base or 1 / rate

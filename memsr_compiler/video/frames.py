@@ -75,7 +75,8 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
     """
     converter = VideoReformatter()
     given = 0
-    for number, (frame, time, length) in enumerate(_time(film, _decode(film, scene, notes), notes)):
+    timed = _time(film, _decode(film, scene, notes), notes)
+    for number, (frame, time, length) in enumerate(_until(scene.stop, timed)):
         if not scene.holds(number):
             continue
         where = f"frame {number} at {film.seconds(time):.2f} s"
@@ -122,7 +123,7 @@ def _choose_conversion(film: Film, frame: VideoFrame, where: str, notes: Notes) 
 
 
 def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame, int | None]]:
-    """Frames as they are shown, each with its time, where there is one."""
+    """Frames as they are shown, each with its time, where there is one: of a scene, the one behind it too."""
     with open_container(film.path) as container:
         stream = container.streams[film.stream]
         assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
@@ -150,7 +151,7 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame
                     end = max(end, film.seconds(time + (frame.duration or film.step)))
                 yield frame, time
                 number += 1
-                if scene.stop is not None and number >= scene.stop:
+                if scene.stop is not None and number > scene.stop:
                     return
         _look_for_the_end(container, stream, end, latest, SHORT + film.seconds(film.step), notes)
 
@@ -200,6 +201,23 @@ def _find_time(item: Packet[Stream] | VideoFrame) -> int | None:
 def _find_end(packet: Packet[Stream]) -> float:
     time = _find_time(packet)
     return float((time + (packet.duration or 0)) * packet.time_base) if time is not None else 0.0
+
+
+def _until(stop: int | None, timed: Iterator[tuple[VideoFrame, int, int]]) -> Iterator[tuple[VideoFrame, int, int]]:
+    """Frames up to, but without, number `stop`, of which the last is as long as that one lets it be.
+
+    What a frame says of its own length is no more than usual at a variable rate.
+    """
+    held: tuple[VideoFrame, int, int] | None = None
+    for number, (frame, time, length) in enumerate(timed):
+        if number == stop and held is not None:
+            yield *held[:2], time - held[1]
+            return
+        held = (frame, time, length) if number + 1 == stop else None
+        if held is None:
+            yield frame, time, length
+    if held is not None:
+        yield held
 
 
 def _time(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ def write_tiff(
     big_endian: bool = False,
     bits: int | None = None,
     raw: bytes | None = None,
+    pack: Callable[[bytes], bytes] = bytes,
     more: Sequence[tuple[int, int, list[int]]] = (),
 ) -> None:
     """Write an uncompressed TIFF of one strip (a strip a plane): pixels (H, W) or (H, W, C) of any numeric dtype.
 
     raw   bytes of the strip, if others than the pixels
+    pack  what is made of the bytes of each strip
     more  further tags, or others in place of these: number, 3 or 4 for 16 or 32 bits, and what it holds
     """
     end = ">" if big_endian else "<"
@@ -37,7 +39,7 @@ def write_tiff(
     kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
     stored = several.astype(several.dtype.newbyteorder(">" if big_endian else "<"))
     strips = [stored[..., i].tobytes() for i in range(channels)] if planes else [stored.tobytes()]
-    strips = strips if raw is None else [raw]
+    strips = [pack(strip) for strip in (strips if raw is None else [raw])]
     tags = [
         (256, 4, [width]),
         (257, 4, [height]),

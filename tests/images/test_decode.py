@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -158,6 +159,24 @@ def with_colour_map(colours: NDArray[Any]) -> Write:
     return tiff(INDICES, photometric=3, more=[(320, 3, levels.T.ravel().tolist())])
 
 
+def as_big_tiff(pixels: NDArray[Any], *, big_endian: bool = False) -> Write:
+    """RGB of 8 bits."""
+    end, (height, width, _) = ">" if big_endian else "<", pixels.shape
+    start = 16 + 8 + 20 * 9 + 8
+    values = {
+        256: width, 257: height, 259: 1, 262: 2, 273: start, 277: 3, 278: height, 279: pixels.size,
+    }  # fmt: skip
+    entries = {n: struct.pack(end + "HHQQ", n, 16, 1, value) for n, value in values.items()}
+    entries[258] = struct.pack(end + "HHQ3H2x", 258, 3, 3, 8, 8, 8)
+    head = (b"MM" if big_endian else b"II") + struct.pack(end + "HHHQQ", 43, 8, 0, 16, len(entries))
+    content = head + b"".join(entries[n] for n in sorted(entries)) + bytes(8) + pixels.tobytes()
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
 UNIT = RANDOM.random((13, 11)).astype(np.float32)
 BITS = RANDOM.integers(0, 2, (13, 11)).astype(np.uint8)
 TINY_KEY = EIGHT[0, 0]
@@ -298,6 +317,7 @@ EXACT: dict[str, tuple[str, Write, NDArray[Any]]] = {
         tiff(UNIT.astype(np.float64), big_endian=True, photometric=0),
         sixteen(1 - UNIT.astype(np.float64))[..., None],
     ),
+    "BigTIFF": ("tif", as_big_tiff(EIGHT[..., :3]), EIGHT[..., :3]),
     "WebP": ("webp", by_pillow(EIGHT[..., :3], "RGB", lossless=True), EIGHT[..., :3]),
     "WebP with alpha": ("webp", by_pillow(EIGHT, "RGBA", lossless=True, exact=True), EIGHT),
     "BMP": ("bmp", by_pillow(EIGHT[..., :3], "RGB"), EIGHT[..., :3]),
@@ -388,6 +408,11 @@ REFUSED: dict[str, tuple[str, Write, str]] = {
         "is damaged .*incorrect data check",
     ),
     "12 bits, cut off": ("tif", tiff(TWELVE[..., :3], photometric=2, bits=12, raw=b"x" * 99), "damaged"),
+    "big-endian BigTIFF": (
+        "tif",
+        as_big_tiff(EIGHT[..., :3], big_endian=True),
+        "a BigTIFF whose .* highest byte first",
+    ),
     "floating RGB": (
         "tif",
         tiff(np.zeros((4, 4, 3), np.float32), photometric=2),
@@ -529,6 +554,180 @@ def test_a_plane_that_may_be_anything_is_not_taken_for_alpha(
     assert np.array_equal(np.concatenate(list(opened.bands(5))), pixels[..., :3])
     write_tiff(tmp_path / "b.tif", pixels, photometric=2, extra=[2], planes=True, big_endian=big_endian)
     assert RowFile.open(tmp_path / "b.tif").alpha
+
+
+def fits(numbers: NDArray[Any], *cards: str, bits: int = 0, empty_header: bool = False) -> bytes:
+    """A FITS file of big-endian numbers (H, W), the lowest row first."""
+    height, width = numbers.shape
+    bits = bits or 8 * numbers.dtype.itemsize * (-1 if numbers.dtype.kind == "f" else 1)
+    first = ("SIMPLE  = T", "BITPIX  = 8", "NAXIS   = 0", "END") if empty_header else ()
+    start = "XTENSION= 'IMAGE   '" if empty_header else "SIMPLE  =                    T / as the format has it"
+    sizes = (f"BITPIX  = {bits}", "NAXIS   = 2", f"NAXIS1  = {width}", f"NAXIS2  = {height}")
+
+    def header(*lines: str) -> bytes:
+        content = "".join(line.ljust(80) for line in lines)
+        return content.ljust(-(-len(content) // 2880) * 2880).encode()
+
+    data = numbers.astype(numbers.dtype.newbyteorder(">"))[::-1].tobytes()
+    head = (header(*first) if first else b"") + header(start, *sizes, *cards, "END")
+    return head + data + bytes(-len(data) % 2880)
+
+
+@pytest.mark.parametrize("empty_header", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("scale", ["", "1", "1.0", "1.0D0", "2.0", "0.5"])
+@pytest.mark.parametrize("zero", ["", "0", "0.0", "32768", "3.2768E4", "55.0", "-32768"])
+def test_numbers_of_fits_are_levels_as_its_header_says(
+    zero: str, scale: str, bits: int, empty_header: bool, tmp_path: Path
+) -> None:
+    """Those of 16 bits have a sign, and stand for numbers without one where 32768 is added."""
+    levels = (EIGHT if bits == 8 else DEEP)[..., 0]
+    unsigned = bits == 16 and zero in ("32768", "3.2768E4")
+    stored = (levels ^ 0x8000).view(np.int16) if bits == 16 else levels
+    cards = [f"{name}= {value}" for name, value in (("BZERO   ", zero), ("BSCALE  ", scale)) if value]
+    (tmp_path / "a.fits").write_bytes(fits(stored, *cards, empty_header=empty_header))
+    usual_scale, usual_zero = scale in ("", "1", "1.0", "1.0D0"), zero in ("", "0", "0.0")
+    if usual_scale and (unsigned or (usual_zero and bits == 8)):
+        assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], levels)
+        return
+    words = "with a sign" if usual_scale and usual_zero else r"BSCALE and BZERO"
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=words):
+            read(tmp_path / "a.fits")
+
+
+def test_planes_of_fits_and_floating_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.fits").write_bytes(fits(UNIT))
+    assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], sixteen(UNIT))
+    (tmp_path / "b.fits").write_bytes(fits(UNIT, "NAXIS3  = 3"))
+    with pytest.raises(InvalidInput, match="has 3 planes, of which"):
+        whole(tmp_path / "b.fits")
+
+
+def psd(kind: int, planes: list[NDArray[np.uint8]], *, depth: int = 8, packed: bool = False) -> bytes:
+    """A PSD of planes (H, W) of 8 bits, or of 1."""
+    height, width = planes[0].shape
+    rows = [(np.packbits(row) if depth == 1 else row).tobytes() for plane in planes for row in plane]
+    if packed:  # each byte by itself, in Apple's PackBits
+        rows = [b"".join(bytes([0, byte]) for byte in row) for row in rows]
+    lengths = struct.pack(f">{len(rows)}H", *map(len, rows)) if packed else b""
+    colours = bytes(range(256)) * 3 if kind == 2 else b""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(planes), height, width, depth, kind)
+    return (
+        head
+        + struct.pack(">I", len(colours))
+        + colours
+        + bytes(8)
+        + struct.pack(">H", packed)
+        + lengths
+        + b"".join(rows)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("more", [0, 1, 2])
+@pytest.mark.parametrize(("kind", "colours"), [(0, 1), (1, 1), (2, 1), (3, 3), (8, 1)])
+def test_channels_of_a_psd(kind: int, colours: int, more: int, packed: bool, tmp_path: Path) -> None:
+    """The fourth of RGB is alpha; any other beside the colours is told."""
+    planes = [np.ascontiguousarray(np.dstack([EIGHT, 255 - EIGHT])[..., i]) for i in range(colours + more)]
+    depth = 1 if kind == 0 else 8
+    planes = [plane & np.uint8(1) for plane in planes] if depth == 1 else planes
+    (tmp_path / "a.psd").write_bytes(psd(kind, planes, depth=depth, packed=packed))
+    alpha = kind == 3 and more == 1
+    with open_image(tmp_path / "a.psd", None) as file:
+        found = decode(tmp_path / "a.psd", file, None)
+    levels = np.dstack(planes)
+    expected = (1 - levels[..., :1]) * 255 if kind == 0 else levels[..., : colours + alpha]
+    assert np.array_equal(found.pixels, np.repeat(expected, 3, axis=2) if kind == 2 else expected)
+    left = more - alpha
+    assert [note.split(",")[0] for note in found.notes] == [f"has {left} channel{'s' * (left > 1)} besides"] * (
+        left > 0
+    )
+
+
+def test_channels_of_a_psd_that_are_inks_of_their_own_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.psd").write_bytes(psd(7, [EIGHT[..., 0], EIGHT[..., 1], EIGHT[..., 2]]))
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match="Multichannel"):
+            read(tmp_path / "a.psd")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("depth", [8, 24, 32])
+@pytest.mark.parametrize("width", [8, 11])
+def test_bytes_of_a_sun_raster(depth: int, rgb: bool, packed: bool, width: int, tmp_path: Path) -> None:
+    """Of 32 bits the byte for nothing comes first, and rows are of whole pairs of bytes."""
+    if packed and rgb:  # a file has one kind
+        return
+    levels = EIGHT[:, :width, : 1 if depth == 8 else 3]
+    stored = levels if rgb else levels[..., ::-1]
+    stored = np.dstack([EIGHT[:, :width, 3], stored]) if depth == 32 else stored
+    rows = stored.reshape(len(levels), -1)
+    rows = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+    raw = rows.tobytes()
+    if packed:  # the byte 128 begins a run, of which one of none is itself
+        raw = raw.replace(b"\x80", b"\x80\x00")
+    kind = 2 if packed else 3 if rgb else 1
+    head = struct.pack(">8I", 0x59A66A95, width, len(levels), depth, len(raw), kind, 0, 0)
+    (tmp_path / "a.ras").write_bytes(head + raw)
+    if packed and stored[0].size % 2:
+        with pytest.raises(InvalidInput, match="an odd number of bytes"):
+            whole(tmp_path / "a.ras")
+        return
+    assert np.array_equal(whole(tmp_path / "a.ras"), levels)
+
+
+def turned(strip: bytes) -> bytes:
+    return np.packbits(np.unpackbits(np.frombuffer(strip, np.uint8), bitorder="little")).tobytes()
+
+
+@pytest.mark.parametrize("extra", [(), (0,), (1,), (2,)])
+@pytest.mark.parametrize(("compression", "pack"), [(1, bytes), (8, zlib.compress)])
+@pytest.mark.parametrize("lowest_bit_first", [False, True])
+@pytest.mark.parametrize("photometric", [1, 2, 3])
+@pytest.mark.parametrize("pixels", [EIGHT, DEEP])
+def test_planes_are_read_as_they_are_or_refused(
+    pixels: NDArray[Any],
+    photometric: int,
+    lowest_bit_first: bool,
+    compression: int,
+    pack: Callable[[bytes], bytes],
+    extra: tuple[int, ...],
+    tmp_path: Path,
+) -> None:
+    """Pillow turns no bits of planes, and divides colours times alpha only in some of them."""
+    colours = 3 if photometric == 2 else 1
+    if colours + len(extra) == 1 or (photometric == 3 and pixels is DEEP):
+        return
+    levels = pixels[..., [*range(colours), 3]][..., : colours + len(extra)]
+    if extra == (1,):
+        levels = np.minimum(levels, levels[..., -1:])
+    colour_map = RANDOM.integers(0, 65536, 768).tolist()
+    more = [(259, 3, [compression]), *([(266, 3, [2])] * lowest_bit_first)]
+    more += [(320, 3, colour_map)] * (photometric == 3)
+
+    def pack_plane(strip: bytes) -> bytes:
+        return turned(pack(strip)) if lowest_bit_first else pack(strip)
+
+    write_tiff(
+        tmp_path / "a.tif", levels, photometric=photometric, extra=extra, planes=True, pack=pack_plane, more=more
+    )
+    expected = over_alpha(levels) if extra == (1,) else levels[..., : colours + (extra == (2,))]
+    if colours == 1 and extra != (0,):
+        with pytest.raises(InvalidInput, match="its two channels are stored one after the other"):
+            whole(tmp_path / "a.tif")
+        return
+    refusable = colours == 1 or (lowest_bit_first and compression != 1)
+    found = None
+    with contextlib.suppress(*([InvalidInput] if refusable else [])):
+        found = whole(tmp_path / "a.tif")
+    if found is None:
+        return
+    if photometric == 3:
+        expected = np.array(colour_map).reshape(3, 256).T[levels[..., 0]] // 256
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= (extra == (1,))  # libvips divides and rounds down
 
 
 def test_lab_in_planes_is_refused(tmp_path: Path) -> None:

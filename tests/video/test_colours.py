@@ -14,10 +14,11 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from helpers.films import colour_patches
+from helpers.films import Tags, colour_patches, write_film
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.video.colours import SITE, Colours, FrameMaker, Pixels, ToPixels, read_colours
+from memsr_compiler.video.film import Film
 
 LUMA = {6: (0.299, 0.114), 1: (0.2126, 0.0722), 9: (0.2627, 0.0593), 7: (0.212, 0.087)}  # Kr and Kb, by H.273's number
 DRAWN = [(1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0), (1.0, 1.0, 1.0), (0, 0, 0), (0.8, 0.5, 0.2), (0.25, 0.5, 0.75)]
@@ -126,6 +127,32 @@ def test_what_a_film_does_not_say_goes_by_its_size() -> None:
     told = read_colours(640, 480, form, (1, 2, 1, 1))
     assert told == Colours(1, True, 1, 1) and not told.guessed
     assert read_colours(640, 480, VideoFormat("yuvj420p"), (1, 0, 1, 1)).full
+
+
+@pytest.mark.parametrize("told", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("name", "codec", "form", "limited"),
+    [
+        ("a.mkv", "ffv1", "gray", False),
+        ("a.mkv", "ffv1", "gray10le", False),
+        ("a.nut", "rawvideo", "gray", False),
+        ("a.mov", "jpeg2000", "gray", False),
+        ("a.y4m", "rawvideo", "gray", True),
+        ("a.y4m", "wrapped_avframe", "gray", True),
+    ],
+)
+def test_grey_that_does_not_say_its_range(
+    name: str, codec: str, form: str, limited: bool, told: int, tmp_path: Path
+) -> None:
+    """FFmpeg takes it for the full range; some codecs have a rule.  Whichever is taken is told."""
+    tags = Tags(2, told, 2, 2) if told else None
+    write_film(tmp_path / name, codec=codec, form=form, frames=2, sound=None, tags=tags)
+    film = Film.open(tmp_path / name, most_pixels=1 << 20)
+    if told and film.tags[1]:  # a .nut and a .mov have no place for it
+        assert film.colours.range == told and not film.colours.guessed
+    else:
+        assert film.colours.full != limited
+        assert film.colours.guessed == (f"its grey is taken for that of the {'limited' if limited else 'full'} range",)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from fractions import Fraction
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,19 @@ def test_a_damaged_packet_of_such_a_film(tmp_path: Path) -> None:
     whole, rest = times
     assert any("cannot be decoded" in words for words in notes.tell())
     assert len(whole) == 20 and len(rest) == 19 and rest[:12] == whole[:12] and rest[-3:] == whole[-3:]
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (0, 11), (2, 7), (5, 9), (3, 12), (3, 20)])
+def test_the_last_frame_of_a_scene_is_as_long_as_it_is_shown(name: str, first: int, stop: int, tmp_path: Path) -> None:
+    """At a variable rate the film's frames are of all lengths, and the sound of the scene ends with the last."""
+    times = list(accumulate([20, 100, 33, 40, 250] * 3, initial=0))[:12]
+    film = write_film(tmp_path / name, times=times, time_base=Fraction(1, 1000), options={"bf": "2"}, sound=None)
+    opened, notes = Film.open(film, most_pixels=10_000), Notes()
+    read = list(read_frames(opened, Scene(first, stop), 0, notes))
+    begin = opened.seconds(next(read_frames(opened, Scene(), 0, Notes())).time)
+    assert [round(1000 * (opened.seconds(frame.time) - begin)) for frame in read] == times[first:stop]
+    assert not notes.damage
+    if stop < len(times):
+        end = opened.seconds(read[-1].time + read[-1].length) - begin
+        assert round(1000 * end) == times[stop]

@@ -17,7 +17,7 @@ import numpy as np
 from memsr_compiler.errors import first_line
 from memsr_compiler.trace.onnx.file import Node
 from memsr_compiler.trace.onnx.folds import algebra, elementwise, shape
-from memsr_compiler.trace.onnx.folds.registry import FOLDS
+from memsr_compiler.trace.onnx.folds.registry import COUNTS, FOLDS, check_room, is_for_each_image
 from memsr_compiler.trace.onnx.folds.types import are_plain, plain_numbers, round_to
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Batch, Unreadable
@@ -44,6 +44,45 @@ def fold(node: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
             raise Unreadable("it computes something of the size of the image that is not followed") from None
         raise Unreadable(f"it cannot be computed beforehand ({first_line(error)})") from None
     return tuple(_as_array(r, node.type) for r in (result if isinstance(result, tuple) else (result,)))
+
+
+def fold_rows(node: Node, operands: Sequence[Array | None], rows: Sequence[bool]) -> tuple[tuple[Array, ...], bool]:
+    """The results of `fold`, and whether they have a row for each image: one is held, as all are the same.
+
+    rows   which operands have
+
+    Raises Unreadable where an operator makes something else of the rows together than of each alone.
+    """
+    results = fold(node, operands)
+    sizes = operands[1] if node.op in ("Reshape", "Expand", "Tile") else None
+    repeats = sizes is not None and is_for_each_image(sizes)
+    if not repeats and not any(rows):
+        return results, False
+    if not repeats:
+        apart = _stay_apart(node, operands, rows, results)
+    elif node.op == "Expand" and rows[0]:
+        apart = not rows[1] and _rank(operands[0]) == results[0].ndim
+    else:
+        apart = not rows[1] and rows[0] == (node.op == "Reshape")
+    if not apart or len(results[0]) != 1:
+        raise Unreadable(COUNTS)
+    return results, True
+
+
+def _rank(operand: Array | None) -> int:
+    return 0 if operand is None else operand.ndim
+
+
+def _stay_apart(node: Node, operands: Sequence[Array | None], rows: Sequence[bool], results: Sequence[Array]) -> bool:
+    """Whether three rows make three of each result, as alike as they are."""
+    several = [o if o is None or not row else np.repeat(o, 3, axis=0) for o, row in zip(operands, rows, strict=True)]
+    try:
+        check_room([sum(o.size for o in several if o is not None)])
+        others = fold(node, several)
+    except Unreadable:
+        return False
+    pairs = zip(results, others, strict=True)
+    return all(one.ndim and np.array_equal(np.repeat(one, 3, axis=0), other) for one, other in pairs)
 
 
 def _as_array(value: Any, kind: int) -> Array:

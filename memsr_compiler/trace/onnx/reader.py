@@ -12,8 +12,9 @@ import numpy as np
 
 from memsr_compiler.errors import MemsrError, UnsupportedModel, first_line
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.onnx.constants import MISUSE, fold
+from memsr_compiler.trace.onnx.constants import MISUSE, fold_rows
 from memsr_compiler.trace.onnx.file import Network, Node, read_network
+from memsr_compiler.trace.onnx.folds.registry import COUNTS
 from memsr_compiler.trace.onnx.frame import Frame
 from memsr_compiler.trace.onnx.ops import activation, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, Context, Value
@@ -72,7 +73,7 @@ class _Reader:
         self.builder = Builder(channels or count_channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
         self.values: dict[str, Value] = {**network.constants, network.input: self.builder.input}
-        self.of_shapes: set[str] = set()  # constants that are computed of a shape
+        self.rows: set[str] = set()  # constants with a row for each image, of which one is held
         self.left = 64 * sum(a.size for a in network.constants.values()) + 2**26  # elements that may be computed
 
     def read(self) -> GraphModule:
@@ -119,7 +120,9 @@ class _Reader:
             self.builder.refuse(*REFUSED[node.op])
         known = [v for v in operands if v is None or isinstance(v, np.ndarray)]
         if len(known) == len(operands):
-            return fold(node, known)
+            results, rows = fold_rows(node, known, [name in self.rows for name in node.inputs])
+            self.rows.update(node.outputs if rows else ())
+            return results
         if (refusal := find_refusal(node, operands)) is not None:
             self.builder.refuse(*refusal)
         self._check_batch(node, operands)
@@ -137,15 +140,17 @@ class _Reader:
         return result if isinstance(result, tuple) else (result,)
 
     def _check_batch(self, node: Node, operands: Sequence[Value | None]) -> None:
-        """Refuse to repeat the image by a number that the file fixes: networks are read with one of their own."""
+        """Refuse to repeat the image by a number that the file fixes: networks are read with one of their own.
+
+        And constants with a row for each image where the rows are no images.
+        """
+        ranks = {len(v.axes) if isinstance(v, View) else v.ndim for v in operands if isinstance(v, (View, np.ndarray))}
+        if not self.rows.isdisjoint(node.inputs) and (node.op not in _BROADCASTS or ranks != {4}):
+            raise Unreadable(COUNTS)
         if node.op in _BROADCASTS:
-            for name, value in zip(node.inputs, operands, strict=True):
-                if isinstance(value, np.ndarray) and value.ndim == 4 and name not in self.of_shapes:
+            for value in operands:
+                if isinstance(value, np.ndarray) and value.ndim == 4:
                     self.builder.require_one_image(len(value))
-        if node.op == "Expand" and self.context.frame.batch is None and node.inputs[1] not in self.of_shapes:
-            x, target = operands
-            if isinstance(x, View) and isinstance(target, np.ndarray) and target.size == len(x.axes):
-                self.builder.require_one_image(target[0])
 
     def _settle(self, operands: list[Value | None]) -> None:
         """Give pixel shuffles that were written as reshapes their own names, not that of the next layer."""
@@ -165,8 +170,6 @@ class _Reader:
     def _store(self, node: Node, results: Sequence[Value]) -> None:
         for name, value in zip(node.outputs, results, strict=False):
             if isinstance(value, np.ndarray):
-                if node.op == "Shape" or not self.of_shapes.isdisjoint(node.inputs):
-                    self.of_shapes.add(name)
                 self.left -= value.size
                 if self.left < 0:
                     self.builder.refuse(

@@ -188,7 +188,7 @@ def test_a_size_may_be_computed_for_resize(shape: Shape, tmp_path: Path) -> None
 
 def test_half_of_a_size_is_refused(tmp_path: Path) -> None:
     nodes = [
-        node("Shape", "x", "s"),
+        node("Shape", "x", "s", start=2),
         node("Div", "s two", "t", name="/size/Div"),
         node("Reshape", "x t", "y"),
     ]
@@ -287,6 +287,144 @@ def test_numbers_of_images_that_a_file_states_or_computes_with_are_refused(
     numbers = {"zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "four": np.array([4]), **weights}
     weights = {"w": whole(3, 3, 1, 1), **{n: v for n, v in numbers.items() if any(n in m.input for m in nodes)}}
     refuses(saved(model([node("Conv", "x w", "c"), *nodes], weights), tmp_path), reason)
+
+
+HW, SCALED = HEIGHT_AND_WIDTH[1], node("Mul", "c k", "y")
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+ENLARGED = node("Resize", "c - - q", "y", **NEAREST)
+BY_IMAGES = {
+    "channels from the first": [node("Slice", "c zero n one", "y")],
+    "channels to the last": [node("Slice", "c n five one", "y")],
+    "channels in steps": [node("Slice", "c zero five one n", "y")],
+    "every channel of two": [node("Slice", "c zero two one", "d"), node("Slice", "d zero n one", "y")],
+    "a channel": [node("Gather", "c n", "y", axis=1)],
+    "parts": [node("Concat", "n four", "p", axis=0), node("Split", "c p", "y d", axis=1)],
+    "channels beside one another": [node("Concat", "one n one one", "p", axis=0), node("Tile", "c p", "y")],
+    "a channel repeated": [
+        node("Slice", "c zero one one", "d"), node("Concat", "one n one one", "p", axis=0), node("Expand", "d p", "y"),
+    ],
+    "two channels repeated": [
+        node("Slice", "c zero two one", "d"), node("Concat", "one n one one", "p", axis=0), node("Expand", "d p", "y"),
+    ],
+    "an axis": [node("Unsqueeze", "c n", "u"), node("Squeeze", "u n", "y")],
+    "a border": [
+        node("Concat", "zero zero n n zero zero n n", "p", axis=0), node("Pad", "c p", "d"),
+        node("Conv", "d wide", "y"),
+    ],
+    "an enlargement": [
+        HW, node("Mul", "hw n", "p"), node("Concat", "n six p", "q", axis=0),
+        ENLARGED,
+    ],
+    "two images of an enlargement": [
+        HW, node("Mul", "hw two", "p"), node("Concat", "two six p", "q", axis=0),
+        ENLARGED,
+    ],
+    "two images": [HW, node("Concat", "two six hw", "p", axis=0), node("Expand", "c p", "y")],
+    "pairs of images": [node("Div", "n two", "d"), node("Mul", "d two", "p"), node("Slice", "c zero p zero", "y")],
+    "numbers added up": [node("Slice", "t zero n", "d"), node("ReduceSum", "d", "k"), SCALED],
+    "a number": [node("Gather", "t n", "k"), SCALED],
+    "numbers apart": [
+        node("Concat", "n six", "p", axis=0), node("Split", "t p", "d e"), node("ReduceSum", "d", "k"), SCALED,
+    ],
+    "ones added up": [node("Expand", "half n", "d"), node("ReduceSum", "d", "k"), SCALED],
+    "ones multiplied": [node("Tile", "half n", "d"), node("ReduceProd", "d", "k"), SCALED],
+    "ones beside one another": [node("Expand", "half n", "d"), node("Concat", "d d", "k", axis=0), SCALED],
+    "ones added up behind a sum": [
+        node("Expand", "half n", "d"), node("Add", "d d", "e"), node("ReduceSum", "e", "k"), SCALED,
+    ],
+    "how many": [
+        node("Expand", "half n", "d"), node("Size", "d", "e"), node("Cast", "e", "k", to=1), SCALED,
+    ],
+    "how many numbers": [
+        node("Tile", "t n", "d"), node("Shape", "d", "e"), node("Cast", "e", "k", to=1), SCALED,
+    ],
+    "rows of numbers": [
+        node("Concat", "n four", "p", axis=0), node("Reshape", "t p", "d"), node("Gather", "d zero", "e"),
+        node("ReduceSum", "e", "k"), SCALED,
+    ],
+    "a number for each channel": [
+        node("Slice", "c zero one one", "d"), node("Concat", "n one one", "p", axis=0), node("Expand", "half p", "k"),
+        node("Mul", "d k", "y"),
+    ],
+    "kernels": [
+        node("Concat", "n three one one", "p", axis=0), node("Expand", "half p", "k"), node("Conv", "x k", "y"),
+    ],
+    "two of a number": [
+        node("Concat", "n six one one", "p", axis=0), node("Expand", "half p", "d"),
+        node("Concat", "two six one one", "q", axis=0), node("Expand", "d q", "k"), SCALED,
+    ],
+    "rows that are there": [
+        node("Concat", "n six one one", "p", axis=0), node("Expand", "pair p", "k"), SCALED,
+    ],
+    "rows that are added": [
+        node("Concat", "n six one one", "p", axis=0), node("Expand", "half p", "d"), node("Add", "d pair", "k"),
+        SCALED,
+    ],
+}  # fmt: skip
+NUMBERS = {
+    **{name: np.array([n]) for n, name in enumerate(("zero", "one", "two", "three", "four", "five", "six"))},
+    "t": np.arange(1, 9, dtype=np.float32), "half": np.array([0.5], np.float32), "pair": whole(2, 6, 1, 1),
+    "w": whole(6, 3, 1, 1), "wide": whole(6, 6, 5, 5),
+}  # fmt: skip
+
+
+def with_number_of_images(nodes: list[onnx.NodeProto], folder: Path) -> Path:
+    """A network whose c is a convolution, n the number of images and s the shape of c."""
+    nodes = [node("Conv", "x w", "c"), node("Shape", "c", "s"), node("Slice", "s zero one", "n"), *nodes]
+    return saved(model(nodes, {n: v for n, v in NUMBERS.items() if any(n in m.input for m in nodes)}), folder)
+
+
+@pytest.mark.parametrize("nodes", BY_IMAGES.values(), ids=BY_IMAGES)
+def test_what_is_as_many_as_there_are_images_is_refused(nodes: list[onnx.NodeProto], tmp_path: Path) -> None:
+    """Networks are read with two images: a number made of that is another one for three."""
+    refuses(with_number_of_images(nodes, tmp_path))
+
+
+@pytest.mark.parametrize("use", ["Add", "Sub", "Mul", "PRelu"])
+@pytest.mark.parametrize(
+    ("op", "constant", "sizes"),
+    [
+        ("Expand", "row", "n one one one"),
+        ("Tile", "row", "n one one one"),
+        ("Expand", "number", "n six one one"),
+        ("Tile", "number", "n six one one"),
+        ("Expand", "number", "n one one one"),
+    ],
+)
+@pytest.mark.parametrize("by_two_axes", [None, "Reshape", "Unsqueeze", "Transpose"])
+def test_a_constant_repeated_for_each_image_is_read(
+    op: str, constant: str, sizes: str, use: str, by_two_axes: str | None, tmp_path: Path
+) -> None:
+    constants = {"row": whole(1, 6, 1, 1), "number": np.array([[[[2]]]], np.float32)}
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("Shape", "c", "s"),
+        node("Slice", "s zero one", "n"),
+        node("Concat", sizes, "p", axis=0),
+        node(op, f"{constant} p", "k"),
+        node("Add", "k k", "l"),
+        node(use, "c l", "y"),
+    ]
+    if by_two_axes:  # (N, 6), as a vector for each image, and then (N, 6, 1, 1)
+        constants = {"row": whole(1, 6), "number": np.array([[2]], np.float32)}
+        two = " ".join(sizes.split()[:2])
+        nodes[3:5] = [node("Concat", two, "p2", axis=0), node(op, f"{constant} p2", "k2")]
+        nodes[5:5] = {
+            "Reshape": [node("Concat", "n minus one one", "p", axis=0), node("Reshape", "k2 p", "k")],
+            "Unsqueeze": [node("Unsqueeze", "k2 two", "k3"), node("Unsqueeze", "k3 three", "k")],
+            "Transpose": [
+                node("MatMul", "k2 eye" if constant == "row" or "six" in sizes else "k2 ones", "k3"),
+                node("Unsqueeze", "k3 ends", "k4"),
+                node("Transpose", "k4", "k", perm=[0, 2, 1, 3]),
+            ],
+        }[by_two_axes]
+    numbers = {
+        **NUMBERS, **constants, "minus": np.array([-1]), "ends": np.array([1, 3]),
+        "eye": np.eye(6, dtype=np.float32), "ones": np.ones((1, 6), np.float32),
+    }  # fmt: skip
+    path = saved(model(nodes, {n: v for n, v in numbers.items() if any(n in m.input for m in nodes)}), tmp_path)
+    for images in (1, 2, 3):
+        agrees(path, sizes=((4, 5),), batch=images)
 
 
 def test_a_batch_that_is_joined_with_channels_and_parted_again_is_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from memsr_compiler.trace.onnx.file import Node
-from memsr_compiler.trace.onnx.folds.registry import FOLDS, Fold, check_room, fold_word
+from memsr_compiler.trace.onnx.folds.registry import COUNTS, FOLDS, Fold, check_room, fold_word, require_no_batch
 from memsr_compiler.trace.onnx.folds.types import (
     BOOL,
     FLOATING,
@@ -24,9 +24,17 @@ from memsr_compiler.trace.onnx.folds.types import (
     round_to,
 )
 from memsr_compiler.trace.onnx.tensors import Array
-from memsr_compiler.trace.views import Batch, Size, Unreadable
+from memsr_compiler.trace.views import BATCH, Batch, Size, Unreadable
 
-COUNTS = "it computes with the number of images in a batch, and a plain network treats each image alone"
+
+def _multiply_sizes(a: Any, b: Any) -> Any:
+    if isinstance(a, (Size, Batch)) and isinstance(b, (Size, Batch)) and type(a) is not type(b):
+        raise Unreadable(COUNTS)  # the product would be a size
+    return a * b
+
+
+def _multiply(a: Array, b: Array) -> Any:
+    return np.frompyfunc(_multiply_sizes, 2, 1)(a, b) if object in (a.dtype, b.dtype) else a * b
 
 
 def _divide_sizes(a: Any, b: Any) -> Any:
@@ -39,8 +47,8 @@ def _divide_sizes(a: Any, b: Any) -> Any:
         raise Unreadable("the network divides by a size")
     if isinstance(a, Size):
         return a // b if isinstance(b, int) else a / b
-    if isinstance(a, Batch) and isinstance(b, int) and b and a % b == 0:
-        return a // b
+    if isinstance(a, Batch) and isinstance(b, int) and b and a % (b if isinstance(b, Batch) else BATCH * b) == 0:
+        return a // b  # half of the number of images is another number
     if isinstance(a, Batch) or isinstance(b, Batch):
         raise Unreadable(COUNTS)
     if isinstance(a, float) or isinstance(b, float):
@@ -117,12 +125,6 @@ def of_no_batch(fold: Fold) -> Fold:
     return compute
 
 
-def require_no_batch(*operands: Array) -> None:
-    """Raises Unreadable where the number of images is among the numbers."""
-    if any(isinstance(number, Batch) for o in operands if o.dtype == object for number in o.flat):
-        raise Unreadable(COUNTS)
-
-
 def _variadic(function: Callable[..., Any]) -> Fold:
     return _elementwise(lambda *operands: reduce(function, operands))
 
@@ -147,7 +149,7 @@ def _power(a: Array, b: Array) -> Any:
 FOLDS |= {
     "Add": of_no_batch(_elementwise(operator.add)),
     "Sub": of_no_batch(_elementwise(operator.sub)),
-    "Mul": _elementwise(operator.mul),
+    "Mul": _elementwise(_multiply),
     "Div": _elementwise(_divide),
     "Mod": of_no_batch(_modulo),
     "Neg": of_no_batch(_elementwise(operator.neg)),

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 
 from memsr_compiler.trace.onnx.file import Node
-from memsr_compiler.trace.onnx.folds.elementwise import require_no_batch
-from memsr_compiler.trace.onnx.folds.registry import check_room, fold_word, list_numbers, read_axes
+from memsr_compiler.trace.onnx.folds.registry import (
+    COUNTS,
+    check_room,
+    fold_word,
+    is_for_each_image,
+    list_integers,
+    list_numbers,
+    list_sizes,
+    read_axes,
+    require_no_batch,
+)
 from memsr_compiler.trace.onnx.tensors import Array
 from memsr_compiler.trace.views import Unreadable
 
@@ -44,7 +53,7 @@ def constant_of_shape(node: Node, sizes: Array) -> Any:
 
 @fold_word("Reshape")
 def reshape(node: Node, a: Array, target: Array) -> Any:
-    sizes = [int(n) for n in list_numbers(target)]
+    sizes = list_sizes(target)
     if not node.integer("allowzero", 0):
         sizes = [a.shape[i] if n == 0 else n for i, n in enumerate(sizes)]
     return a.reshape(sizes)
@@ -92,10 +101,10 @@ def take_slice(
     node: Node, a: Array, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None
 ) -> Any:
     where = read_axes(node, axes, a.ndim) if axes is not None else list(range(starts.size))
-    pace = list_numbers(steps) if steps is not None else [1] * starts.size
+    pace = list_integers(steps) if steps is not None else [1] * starts.size
     keys = [slice(None)] * a.ndim
-    for axis, *key in zip(where or [], list_numbers(starts), list_numbers(ends), pace, strict=True):
-        keys[axis] = slice(*(int(k) for k in key))
+    for axis, *key in zip(where or [], list_integers(starts), list_integers(ends), pace, strict=True):
+        keys[axis] = slice(*key)
     return a[tuple(keys)]
 
 
@@ -109,7 +118,7 @@ def split(node: Node, a: Array, sizes: Array | None = None) -> Any:
 def split_sizes(node: Node, width: int, sizes: Array | None) -> list[int]:
     """Numbers of elements, `width` together, that the results of a Split get."""
     if sizes is not None or "split" in node.attributes:
-        parts = node.integers("split", []) if sizes is None else [int(n) for n in list_numbers(sizes)]
+        parts = node.integers("split", []) if sizes is None else list_integers(sizes)
     else:
         number = node.integer("num_outputs", len(node.outputs))
         share = -(-width // number)
@@ -119,16 +128,24 @@ def split_sizes(node: Node, width: int, sizes: Array | None) -> list[int]:
     return parts
 
 
+def _require_one_row(a: Array, sizes: Array) -> None:
+    """Refuse to repeat for each image what is no single row: it has the axis that is to be the number of images."""
+    if is_for_each_image(sizes) and (a.ndim > sizes.size or (a.ndim == sizes.size and len(a) != 1)):
+        raise Unreadable(COUNTS)
+
+
 @fold_word("Expand")
 def expand(node: Node, a: Array, target: Array) -> Any:
-    whole = np.broadcast_shapes(a.shape, tuple(int(n) for n in list_numbers(target)))
+    _require_one_row(a, target)
+    whole = np.broadcast_shapes(a.shape, tuple(list_sizes(target)))
     check_room(whole)
     return np.broadcast_to(a, whole)
 
 
 @fold_word("Tile")
 def tile(node: Node, a: Array, times: Array) -> Any:
-    repeats = [int(n) for n in list_numbers(times)]
+    _require_one_row(a, times)
+    repeats = list_sizes(times)
     check_room([a.size, *repeats])
     return np.tile(a, repeats)
 

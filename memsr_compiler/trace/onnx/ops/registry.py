@@ -59,8 +59,6 @@ class Context:
         return torch.from_numpy(value.astype(np.float64))
 
     def integers(self, value: Value | None, what: str) -> list[int]:
-        if isinstance(value, np.ndarray) and value.dtype == object and all(isinstance(n, int) for n in value.flat):
-            return [int(n) for n in value.flat]
         return [int(n) for n in self.tensor(value, what).reshape(-1).tolist()]
 
     def axis(self, x: View, axis: int) -> int:

@@ -16,7 +16,7 @@ from memsr_compiler.trace.onnx.folds.registry import list_numbers
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.torch_ops import resolution as torch_resolution
 from memsr_compiler.trace.torch_ops import shape as torch_shape
-from memsr_compiler.trace.views import Size, View
+from memsr_compiler.trace.views import Batch, Size, View
 
 
 def _block(c: Context, node: Node) -> int:
@@ -135,9 +135,9 @@ def _enlargement(c: Context, node: Node, x: View, scales: Value | None, sizes: V
 
 
 def _ratio(new: int | Size, old: int | Size) -> Fraction | None:
-    """new / old, if that does not depend on the size of the image."""
+    """new / old, if that does not depend on the size of the image, or on how many there are."""
     if isinstance(new, Size) and isinstance(old, Size):
         return new.factor / old.factor if new.symbol == old.symbol else None
-    if isinstance(new, Size) or isinstance(old, Size):
+    if isinstance(new, Size) or isinstance(old, Size) or isinstance(new, Batch) != isinstance(old, Batch):
         return None
     return Fraction(new, old)

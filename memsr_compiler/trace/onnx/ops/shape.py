@@ -13,7 +13,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantities import say_count
 from memsr_compiler.trace.builder import MAX_CHANNELS, Uncropped
 from memsr_compiler.trace.onnx.file import Node
-from memsr_compiler.trace.onnx.folds.registry import list_numbers
+from memsr_compiler.trace.onnx.folds.registry import COUNTS, list_numbers
 from memsr_compiler.trace.onnx.folds.shape import split_sizes
 from memsr_compiler.trace.onnx.ops.registry import Context, Value, onnx_word
 from memsr_compiler.trace.onnx.ops.unsupported import APART, WRITES
@@ -54,21 +54,24 @@ def take_slice(
     axes: Value | None = None,
     steps: Value | None = None,
 ) -> View | Uncropped:
-    firsts, lasts = _numbers(starts), _numbers(ends)
+    firsts, lasts = _numbers(starts), _images_or_numbers(ends)
     where = list(range(len(firsts))) if axes is None else c.integers(axes, "axes")
     pace = [1] * len(firsts) if steps is None else c.integers(steps, "steps")
     if isinstance(x, Uncropped):
+        lasts = _numbers(ends)
         return _crop(c, x, zip(where, firsts, lasts, pace, strict=True))
     shape = c.frame.shape(x)
     channels = slice(None)
     for axis, first, last, step in zip([c.axis(x, a) for a in where], firsts, lasts, pace, strict=True):
         size = shape[axis]
         end = size if type(size) is int else 2**31 - 1
-        to_end = (last == size and isinstance(last, type(size))) or (isinstance(last, int) and last >= end)
+        to_end = _is_same(last, size) or (isinstance(last, int) and not isinstance(last, Batch) and last >= end)
         if first == 0 and to_end and step == 1:
             continue
         if isinstance(size, Batch):
             c.builder.refuse("it takes a part of the batch", _BATCH)
+        if isinstance(last, Batch):
+            c.builder.refuse("it takes as many as there are images", _BATCH)
         if axis != 1 or len(x.axes) != 4:
             c.builder.refuse(
                 f"it takes part of axis {axis} of {len(x.axes)}",
@@ -99,9 +102,22 @@ def _cuts(
 
 
 def _numbers(value: Value) -> list[Any]:
+    """Numbers and sizes of the image.  Raises Unreadable where the number of images is among them."""
+    numbers = _images_or_numbers(value)
+    if any(isinstance(n, Batch) for n in numbers):
+        raise Unreadable(COUNTS)
+    return numbers
+
+
+def _images_or_numbers(value: Value) -> list[Any]:
     if not isinstance(value, np.ndarray):
         raise Unreadable("a slice at a place that depends on the image")
     return list_numbers(value)
+
+
+def _is_same(number: int | Size, size: int | Size) -> bool:
+    """Whether they are the same for every number of images: networks are read with two, which 2 is not."""
+    return number == size and isinstance(number, Batch) == isinstance(size, Batch)
 
 
 @onnx_word("Gather")
@@ -165,7 +181,7 @@ def _whole(c: Context, x: View) -> View:
 
 @onnx_word("Reshape")
 def reshape(c: Context, node: Node, x: View, shape: Value) -> View:
-    target: list[int | Size] = _numbers(shape)
+    target: list[int | Size] = _images_or_numbers(shape)
     if not node.integer("allowzero", 0):
         own = c.frame.shape(x) if 0 in target else []
         target = [own[i] if n == 0 else n for i, n in enumerate(target)]
@@ -243,12 +259,15 @@ def shape(c: Context, node: Node, x: View) -> Array:
 
 @onnx_word("Expand")
 def expand(c: Context, node: Node, x: View, target: Value) -> View:
-    wanted, own = _numbers(target), c.frame.shape(x)
+    wanted, own = _images_or_numbers(target), c.frame.shape(x)
     if len(wanted) > len(own):
         c.builder.refuse(f"it makes {len(wanted)} axes of {len(own)}", "leave those in front out")
     wanted = [1] * (len(own) - len(wanted)) + wanted
-    wide = [i for i, (n, size) in enumerate(zip(wanted, own, strict=True)) if n not in (1, size)]
-    if any(own[i] != 1 for i in wide):
+    for n, size in zip(wanted, own, strict=True):
+        if isinstance(size, Batch) and not isinstance(n, Batch):
+            c.builder.require_one_image(n)
+    wide = [i for i, (n, size) in enumerate(zip(wanted, own, strict=True)) if n != 1 and not _is_same(n, size)]
+    if any(own[i] != 1 or isinstance(wanted[i], Batch) for i in wide):
         c.builder.refuse("it repeats the image itself", "repeat channels only")
     if wide == [1] and len(own) == 4:
         c.builder.room(wanted[1], MAX_CHANNELS, "a number of channels")
