@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -312,6 +313,20 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
             yield from _list_tensors(value, depth - 1)
 
 
+@contextmanager
+def compiling_nothing() -> Iterator[None]:
+    """Let functions that torch.compile gave run as they are written, while it lasts, or what it decorates.
+
+    The compiler fails where something listens to operations, and lets torch.fx trace nothing that was compiled.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # which takes long to import, and whoever compiles has done that
+    if dynamo is None:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), dynamo.config.patch(error_on_nested_fx_trace=False):
+        yield
+
+
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
@@ -319,7 +334,18 @@ class InFloat64(TorchFunctionMode):
     which it gives another.  A constant that code makes, such as a kernel into which it writes weights, is of float64.
     One in float32 is left, since others may hold it (an attribute, or `torch.Tensor(3)`, of which torch tells nobody):
     beside float64 a copy of it is taken, and what is written into it is rounded, as it is in float32.
+    Functions that torch.compile gave run as in `compiling_nothing`.
     """
+
+    def __enter__(self) -> InFloat64:
+        self._compiling_nothing = compiling_nothing()
+        self._compiling_nothing.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._compiling_nothing.__exit__(*raised)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

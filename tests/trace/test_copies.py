@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.trace.trace import GraphModule, trace
+from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, trace
 
 IS_ANOTHER = "gives something else than a copy of it in float64, by .* of its largest value"
 
@@ -450,3 +450,43 @@ def test_tables_of_numbers_are_not_gone_through_one_by_one(table: Callable[[rang
 
     count_calls(0)  # the first run notes what it knows of torch
     assert count_calls(2000) - count_calls(0) < most * 2000
+
+
+class CompiledForward(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class CompiledHelper(Net):
+    helper: Callable[[Tensor], Tensor] = staticmethod(F.relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return type(self).helper(super().forward(x))
+
+
+class CompiledMethod(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body: Any = torch.compile(self.run_body)
+
+    def run_body(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(self.a(x).relu()), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler and torch.export, about themselves
+@pytest.mark.parametrize("kind", [CompiledForward, CompiledHelper, CompiledMethod])
+@pytest.mark.parametrize("whole", [False, True])
+def test_functions_that_are_compiled_are_read_as_they_are_written(
+    kind: type[Net], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler was run among what listens to operations, and the network was said to fail."""
+    monkeypatch.setattr(CompiledForward, "forward", torch.compile(CompiledForward.forward, fullgraph=whole))
+    monkeypatch.setattr(CompiledHelper, "helper", torch.compile(CompiledHelper.helper, fullgraph=whole))
+    network, image = kind().eval(), torch.rand(1, 3, 9, 8)
+    traced = trace(network)
+    assert traced.reader == SYMBOLIC
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), network(image), atol=1e-5)
