@@ -65,6 +65,10 @@ _CASTS = {
 }  # fmt: skip
 """Methods of tensors that cast to a type that holds fewer values than float32."""
 _STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv")  # may give the same for a few numbers only
+_OUR_NAMES = {
+    "input": "x", "self": "x", "other": "y", "axis": "dim", "axis0": "dim0", "axis1": "dim1", "keepdims": "keepdim",
+}  # fmt: skip
+"""Names of arguments, of torch's or as NumPy has them, and what our words call them."""
 SHAPES = ("getattr", "size", "dim", "sym_size")
 """What asks for a tensor's shape, not for its values."""
 _AS_ANOTHER = ("to", "type_as", "expand_as", "view_as", "reshape_as")  # of another they take the type or the shape
@@ -250,7 +254,7 @@ class Reader:
             kwargs.pop(unwanted, None)
         if kwargs.get("out", "") is None:  # as NumPy calls a tensor's methods
             del kwargs["out"]
-        kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
+        kwargs = {_OUR_NAMES.get(k, k): v for k, v in kwargs.items()}
         args, axes = self._flatten(name, args, kwargs.values())
         try:
             value = WORDS[name](self.builder, *args, **kwargs)

@@ -141,6 +141,15 @@ SAME: dict[str, tuple[Between, int]] = {
     "new_full": (lambda x: torch.max(x, x.new_full((1, 3, 1, 1), 0.5)) + x.new_full(x.shape, 0.25), 3),
     "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
+    "grey to colour": (lambda x: x.relu() - x.mean(axis=1, keepdims=True).expand(-1, 3, -1, -1), 3),
+    "grey to colour, as large": (lambda x: x[:, 1:2].expand(x.shape[0], 3, x.shape[2], -1) - x, 3),
+    "channels of groups": (lambda x: split(x, 3, 1).expand(-1, 3, 2, -1, -1).flatten(1, 2), 6),
+    "broadcast_to": (lambda x: torch.broadcast_to(x[:, :1], (x.shape[0], 4, *x.shape[2:])), 4),
+    "cat, NumPy's names": (
+        lambda x: torch.hstack([torch.cat([x, -x], axis=1), x.swapaxes(axis0=2, axis1=3).swapaxes(3, 2)]),
+        9,
+    ),
+    "fmax and fmin": (lambda x: torch.fmax(x, 0.5 * x.flip(1)) + torch.fmin(x, torch.zeros_like(x)), 3),
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
     "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
     "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
@@ -204,6 +213,7 @@ ONCE = {  # what torch.export gives for another case already; an export takes mo
     "maxout of both", "parts of the channels", "parts of the channels, by name", "parts, split",
     "relu of channels last", "linear, in groups", "softshrink", "constants of groups",
     "interleaved, flipped", "channels last",
+    "cat, NumPy's names", "grey to colour, as large", "broadcast_to",
 }  # fmt: skip
 
 
