@@ -41,7 +41,7 @@ _TAKES = {
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 _ALIKE = (
     "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg",
-    "softshrink", "add", "sub", "rsub", "mul", "div", "truediv",
+    "softshrink", "add", "sub", "rsub", "mul", "div", "truediv", "maximum", "minimum", "lerp",
 )  # fmt: skip
 _TAKE_COUNTS = (
     "view", "reshape", "_unsafe_view", "expand", "broadcast_to", "repeat", "tile", "unflatten", "zeros", "ones",
@@ -269,18 +269,23 @@ class Reader:
         return self._store(node, name, inplace, value)
 
     def _flatten(self, name: str, args: list[Any], options: Iterable[Any]) -> tuple[list[Any], Axes | None]:
-        """Operands of what does the same to every number of one feature map, as that lies, and how it is looked at."""
-        views = [v for v in args if isinstance(v, View)]
-        if name not in _ALIKE or len(views) != 1 or shape.is_image(views[0]) or not all(map(_is_plain, options)):
+        """Operands of what does the same to every number of feature maps, as these lie, and how they are looked at.
+
+        Those of several feature maps, red and green say, have to lie alike.
+        """
+        views, types = [v for v in args if isinstance(v, View)], self.builder.types
+        if name not in _ALIKE or not views or shape.is_image(views[0]) or not all(map(_is_plain, options)):
             return args, None
         x = views[0]
-        flat = View.of(x.op, self.builder.types[x.op].channels, self.builder.types[x.op].scale)
+        if any(v.axes != x.axes or types[v.op] != types[x.op] for v in views):
+            return args, None
         laid = [shape.lay_down(self.builder, x, v) if isinstance(v, Tensor) else v for v in args]
         fits = all(
-            one is not None if isinstance(v, Tensor) else v is x or _is_plain(v)
+            one is not None if isinstance(v, Tensor) else isinstance(v, View) or _is_plain(v)
             for v, one in zip(args, laid, strict=True)
         )
-        return ([flat if v is x else v for v in laid], x.axes) if fits else (args, None)
+        flat = [View.of(v.op, types[v.op].channels, types[v.op].scale) if isinstance(v, View) else v for v in laid]
+        return (flat, x.axes) if fits else (args, None)
 
     def _refuse_rounding(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse a cast to a type that holds fewer values than float32: on few images nobody may see it."""

@@ -95,6 +95,13 @@ def last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def colours(x: Tensor) -> Tensor:
+    """Luma and two chromas, as kornia writes them."""
+    r, g, b = x[..., 0, :, :], x[:, 1], x.select(1, 2)
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    return torch.stack((y, (b - y) * 0.564 + 0.5, (r - y) * 0.713 + 0.5), -3)
+
+
 def shuffled(x: Tensor) -> Tensor:
     """A pixel shuffle that is written out."""
     n, _, h, w = x.shape
@@ -151,6 +158,11 @@ SAME: dict[str, tuple[Between, int]] = {
     ),
     "fmax and fmin": (lambda x: torch.fmax(x, 0.5 * x.flip(1)) + torch.fmin(x, torch.zeros_like(x)), 3),
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
+    "lerp, per channel": (lambda x: torch.lerp(torch.lerp(x, F.relu(x), BOUNDS), BOUNDS - 1, 2 * BOUNDS), 3),
+    "lerp of constants": (lambda x: torch.lerp(BOUNDS, 1 - BOUNDS, x), 3),
+    "colours by slices": (colours, 3),
+    "channels last, of two": (lambda x: (last(x).relu() - last(x) * 2).lerp(last(x), 0.5).permute(0, 3, 1, 2), 3),
+    "maxima of groups": (lambda x: torch.maximum(split(twice(x), 3, 2), split(x.repeat(1, 2, 1, 1), 3, 2)).sum(2), 3),
     "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
     "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
     "expand over the image": (lambda x: x - BOUNDS.expand(x.shape) + torch.broadcast_to(BOUNDS, x.size()) * 2, 3),
