@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from memsr_compiler.closures import leave_out_atoms, rename_in_copies
+from memsr_compiler.closures import leave_out_atoms, list_slots, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 T = TypeVar("T", bound=Tensor)
@@ -40,6 +40,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     try:
         with _CopyingComputed():
             copied = copy.deepcopy(model, copies)
+            _copy_slots(model, copied, copies)
         rename_in_copies(copies)
     except RecursionError as error:
         raise InvalidInput(f"{type(model).__name__} cannot be copied: {_say_deep(model)}") from error
@@ -70,6 +71,16 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+def _copy_slots(model: nn.Module, copied: nn.Module, copies: dict[int, Any]) -> None:
+    """Copy what modules hold in `__slots__`, which torch's `__setstate__` leaves out."""
+    others = dict(walk(copied))
+    for path, module in walk(model):
+        other = others.get(path, module)
+        for slot in list_slots(type(module)):
+            if hasattr(module, slot) and not hasattr(other, slot):
+                object.__setattr__(other, slot, copy.deepcopy(getattr(module, slot), copies))
 
 
 def _say_deep(model: nn.Module) -> str:
@@ -270,6 +281,9 @@ def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
     vars(other).update(vars(model))
     vars(other).pop("_compiled_call_impl", None)
     vars(other)["_modules"] = inside
+    for slot in list_slots(type(model)):
+        if hasattr(model, slot):
+            object.__setattr__(other, slot, getattr(model, slot))
     return other
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, trace
 
 IS_ANOTHER = "gives something else than a copy of it in float64, by .* of its largest value"
@@ -490,3 +491,29 @@ def test_functions_that_are_compiled_are_read_as_they_are_written(
     assert traced.reader == SYMBOLIC
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), network(image), atol=1e-5)
+
+
+class Slotted(Net):
+    """Keeps a number where torch's copies do not look."""
+
+    __slots__ = ("gain", "unset")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = [0.25]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gain[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+def test_what_is_held_in_slots_is_copied() -> None:
+    """The network was said to fail; it is its copy that lacked the number."""
+    network, image = Slotted().eval(), torch.rand(1, 3, 9, 8)
+    copied: Any = copy_module(network, torch.float64)
+    assert copied.gain == [0.25] and copied.gain is not network.gain
+    assert not hasattr(copied, "unset")
+    for put in (network, compiled_within(Slotted()).eval()):
+        traced = trace(put)
+        with torch.no_grad():
+            assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), put(image), atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,14 @@ def last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def grey(x: Any) -> Any:
+    """Names of arguments as NumPy has them, of which torch's stubs do not know."""
+    return x.mean(axis=1, keepdims=True)
+
+
+join: Any = torch.cat
+
+
 def colours(x: Tensor) -> Tensor:
     """Luma and two chromas, as kornia writes them."""
     r, g, b = x[..., 0, :, :], x[:, 1], x.select(1, 2)
@@ -148,12 +157,12 @@ SAME: dict[str, tuple[Between, int]] = {
     "new_full": (lambda x: torch.max(x, x.new_full((1, 3, 1, 1), 0.5)) + x.new_full(x.shape, 0.25), 3),
     "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
-    "grey to colour": (lambda x: x.relu() - x.mean(axis=1, keepdims=True).expand(-1, 3, -1, -1), 3),
+    "grey to colour": (lambda x: x.relu() - grey(x).expand(-1, 3, -1, -1), 3),
     "grey to colour, as large": (lambda x: x[:, 1:2].expand(x.shape[0], 3, x.shape[2], -1) - x, 3),
     "channels of groups": (lambda x: split(x, 3, 1).expand(-1, 3, 2, -1, -1).flatten(1, 2), 6),
     "broadcast_to": (lambda x: torch.broadcast_to(x[:, :1], (x.shape[0], 4, *x.shape[2:])), 4),
     "cat, NumPy's names": (
-        lambda x: torch.hstack([torch.cat([x, -x], axis=1), x.swapaxes(axis0=2, axis1=3).swapaxes(3, 2)]),
+        lambda x: torch.hstack([join([x, -x], axis=1), x.swapaxes(axis0=2, axis1=3).swapaxes(3, 2)]),
         9,
     ),
     "fmax and fmin": (lambda x: torch.fmax(x, 0.5 * x.flip(1)) + torch.fmin(x, torch.zeros_like(x)), 3),
