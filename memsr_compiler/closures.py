@@ -42,7 +42,7 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
                 if type(value) not in _OTHERS and isinstance(value, _WAYS) and not is_plain_tuple(value):
                     table[key] = _rename(value, copies, made)
         if kind not in slots:
-            slots[kind] = _list_slots(kind)
+            slots[kind] = list_slots(kind)
         for slot in slots[kind]:
             if isinstance(value := getattr(held, slot, None), _WAYS) and _reaches(value, copies):
                 object.__setattr__(held, slot, _rename(value, copies, made))  # those of frozen dataclasses too
@@ -51,7 +51,8 @@ def rename_in_copies(copies: Mapping[int, Any]) -> None:
 _OTHERS = PLAIN | {dict, list, set, OrderedDict}
 
 
-def _list_slots(kind: type) -> list[str]:
+def list_slots(kind: type) -> list[str]:
+    """Names in the `__slots__` of a class, and of those that it derives from."""
     slots = (vars(base).get("__slots__", ()) for base in kind.__mro__ if base.__module__ != "builtins")
     names = [name for names in slots for name in ((names,) if isinstance(names, str) else names)]
     return [name for name in names if not name.startswith("__")]

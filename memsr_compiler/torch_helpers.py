@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from memsr_compiler.closures import leave_out_atoms, rename_in_copies
+from memsr_compiler.closures import leave_out_atoms, list_slots, rename_in_copies
 from memsr_compiler.errors import InvalidInput, first_line
 
 T = TypeVar("T", bound=Tensor)
@@ -39,6 +40,7 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     try:
         with _CopyingComputed():
             copied = copy.deepcopy(model, copies)
+            _copy_slots(model, copied, copies)
         rename_in_copies(copies)
     except RecursionError as error:
         raise InvalidInput(f"{type(model).__name__} cannot be copied: {_say_deep(model)}") from error
@@ -69,6 +71,16 @@ def copy_module(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if dtype is not None:  # not by `to(dtype)`, which makes complex weights real without a word
         copied._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)  # type: ignore[no-untyped-call]
     return put(copied, "cpu")
+
+
+def _copy_slots(model: nn.Module, copied: nn.Module, copies: dict[int, Any]) -> None:
+    """Copy what modules hold in `__slots__`, which torch's `__setstate__` leaves out."""
+    others = dict(walk(copied))
+    for path, module in walk(model):
+        other = others.get(path, module)
+        for slot in list_slots(type(module)):
+            if hasattr(module, slot) and not hasattr(other, slot):
+                object.__setattr__(other, slot, copy.deepcopy(getattr(module, slot), copies))
 
 
 def _say_deep(model: nn.Module) -> str:
@@ -269,6 +281,9 @@ def _hold(model: nn.Module, inside: dict[str, nn.Module | None]) -> nn.Module:
     vars(other).update(vars(model))
     vars(other).pop("_compiled_call_impl", None)
     vars(other)["_modules"] = inside
+    for slot in list_slots(type(model)):
+        if hasattr(model, slot):
+            object.__setattr__(other, slot, getattr(model, slot))
     return other
 
 
@@ -312,6 +327,20 @@ def _list_tensors(held: object, depth: int = 4) -> Iterator[Tensor]:
             yield from _list_tensors(value, depth - 1)
 
 
+@contextmanager
+def compiling_nothing() -> Iterator[None]:
+    """Let functions that torch.compile gave run as they are written, while it lasts, or what it decorates.
+
+    The compiler fails where something listens to operations, and lets torch.fx trace nothing that was compiled.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # which takes long to import, and whoever compiles has done that
+    if dynamo is None:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), dynamo.config.patch(error_on_nested_fx_trace=False):
+        yield
+
+
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 
@@ -319,7 +348,18 @@ class InFloat64(TorchFunctionMode):
     which it gives another.  A constant that code makes, such as a kernel into which it writes weights, is of float64.
     One in float32 is left, since others may hold it (an attribute, or `torch.Tensor(3)`, of which torch tells nobody):
     beside float64 a copy of it is taken, and what is written into it is rounded, as it is in float32.
+    Functions that torch.compile gave run as in `compiling_nothing`.
     """
+
+    def __enter__(self) -> InFloat64:
+        self._compiling_nothing = compiling_nothing()
+        self._compiling_nothing.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        self._compiling_nothing.__exit__(*raised)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -18,7 +18,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.probes import probe_images, sample_middles
 from memsr_compiler.runtime.float16 import open_float16
 from memsr_compiler.runtime.runners import OrtNetwork
-from memsr_compiler.torch_helpers import InFloat64, copy_module, full_float32, put, torch_device
+from memsr_compiler.torch_helpers import InFloat64, compiling_nothing, copy_module, full_float32, put, torch_device
 
 Range = tuple[float, float]
 
@@ -56,6 +56,7 @@ class _Candidate:
     counted: nn.Module  # its terms, constants and dtype say what rounding explains
 
 
+@compiling_nothing()
 def measure_deviations(
     model: nn.Module,
     net: PlainNet,
@@ -93,6 +94,7 @@ def measure_deviations(
         return [_measure(candidate, images, known, input_range) for candidate in candidates]
 
 
+@compiling_nothing()
 def measure_teacher(
     model: nn.Module, images: Mapping[str, Tensor], input_range: Range, place: torch.device
 ) -> Deviation:

@@ -19,7 +19,7 @@ from memsr_compiler.teachers.remarks import Remarks
 from memsr_compiler.teachers.state_dict import assemble, find_stated
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
 from memsr_compiler.teachers.wrappers import StateDict
-from memsr_compiler.torch_helpers import one_thread, prepare
+from memsr_compiler.torch_helpers import compiling_nothing, one_thread, prepare
 from memsr_compiler.trace.held_values import leaving_nothing
 
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0))
@@ -150,6 +150,7 @@ def _list_usual(match: Match) -> list[str]:
     return [words for words in (match.family.activation, PADDING, clamp) if words]
 
 
+@compiling_nothing()
 @one_thread()
 def probe_range(network: Network, path: Path, told: Range | None, *, probe: bool) -> tuple[Range, tuple[str, ...]]:
     """The input range of a network whose file does not say it, as a photograph shows it; and what is assumed.
@@ -170,6 +171,7 @@ def probe_range(network: Network, path: Path, told: Range | None, *, probe: bool
     return variants[chosen].input_range, tuple(variants[chosen].words.values())
 
 
+@compiling_nothing()
 @one_thread()
 def choose_reading(readings: Readings, path: Path) -> Teacher:
     """The teacher of the reading that a photograph speaks for; the usual one where nothing has to be probed.

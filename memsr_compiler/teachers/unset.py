@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.torch_helpers import one_thread, walk
+from memsr_compiler.torch_helpers import compiling_nothing, one_thread, walk
 from memsr_compiler.trace.held_values import leaving_nothing
 from memsr_compiler.trace.samples import possible_channels
 
@@ -26,6 +26,7 @@ class Seen:
     held: dict[str, Tensor]
 
 
+@compiling_nothing()
 @one_thread()  # since several sum in another order
 @torch.no_grad()
 def see(network: nn.Module) -> Seen:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module, has_numbers, list_buffers
+from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
 from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
 from memsr_compiler.trace.places import words_of
@@ -101,11 +102,13 @@ def decided_at(problem: Exception) -> traceback.FrameSummary | None:
     return places[0]
 
 
+@leaving_values
 def find_other_size(model: nn.Module, channels: int, numbers: Collection[Group] = ()) -> tuple[int, int] | None:
     """A size (H, W) at which the network runs other operations than at that of an export; None where none is found.
 
     numbers   that its code has at hand: sizes made of them are looked at too
-    No pixel is computed.  Sizes at which it does not run are passed over.
+    No pixel is computed, and of what is made without pixels nothing is kept (a kernel, in a `functools.lru_cache`).
+    Sizes at which it does not run are passed over.
     """
     copied = copy_module(model, torch.float64)
     with _without_pixels():
@@ -122,11 +125,12 @@ def find_other_size(model: nn.Module, channels: int, numbers: Collection[Group] 
     return None
 
 
+@leaving_values
 def find_other_batches(model: nn.Module, channels: int, size: Size, numbers: Collection[Group] = ()) -> list[int]:
     """Numbers of images for which a network runs other operations than for fewer.
 
     numbers   that its code has at hand, which are looked at too
-    No pixel is computed.  Numbers for which it does not run are passed over.
+    No pixel is computed, as in `find_other_size`.  Numbers for which it does not run are passed over.
     """
     copied = copy_module(model, torch.float64)
     found = []

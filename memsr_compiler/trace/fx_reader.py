@@ -41,7 +41,7 @@ _TAKES = {
 _TAKE_RESIZED = ("add", "sub", "subtract", "rsub", "mul", "multiply", *SAME)
 _ALIKE = (
     "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg",
-    "softshrink", "add", "sub", "rsub", "mul", "div", "truediv",
+    "softshrink", "add", "sub", "rsub", "mul", "div", "truediv", "maximum", "minimum", "lerp",
 )  # fmt: skip
 _TAKE_COUNTS = (
     "view", "reshape", "_unsafe_view", "expand", "broadcast_to", "repeat", "tile", "unflatten", "zeros", "ones",
@@ -65,6 +65,10 @@ _CASTS = {
 }  # fmt: skip
 """Methods of tensors that cast to a type that holds fewer values than float32."""
 _STEPS = ("eq", "ne", "lt", "le", "gt", "ge", "mod", "floordiv")  # may give the same for a few numbers only
+_OUR_NAMES = {
+    "input": "x", "self": "x", "other": "y", "axis": "dim", "axis0": "dim0", "axis1": "dim1", "keepdims": "keepdim",
+}  # fmt: skip
+"""Names of arguments, of torch's or as NumPy has them, and what our words call them."""
 SHAPES = ("getattr", "size", "dim", "sym_size")
 """What asks for a tensor's shape, not for its values."""
 _AS_ANOTHER = ("to", "type_as", "expand_as", "view_as", "reshape_as")  # of another they take the type or the shape
@@ -250,7 +254,7 @@ class Reader:
             kwargs.pop(unwanted, None)
         if kwargs.get("out", "") is None:  # as NumPy calls a tensor's methods
             del kwargs["out"]
-        kwargs = {{"input": "x", "self": "x", "other": "y"}.get(k, k): v for k, v in kwargs.items()}
+        kwargs = {_OUR_NAMES.get(k, k): v for k, v in kwargs.items()}
         args, axes = self._flatten(name, args, kwargs.values())
         try:
             value = WORDS[name](self.builder, *args, **kwargs)
@@ -265,18 +269,23 @@ class Reader:
         return self._store(node, name, inplace, value)
 
     def _flatten(self, name: str, args: list[Any], options: Iterable[Any]) -> tuple[list[Any], Axes | None]:
-        """Operands of what does the same to every number of one feature map, as that lies, and how it is looked at."""
-        views = [v for v in args if isinstance(v, View)]
-        if name not in _ALIKE or len(views) != 1 or shape.is_image(views[0]) or not all(map(_is_plain, options)):
+        """Operands of what does the same to every number of feature maps, as these lie, and how they are looked at.
+
+        Those of several feature maps, red and green say, have to lie alike.
+        """
+        views, types = [v for v in args if isinstance(v, View)], self.builder.types
+        if name not in _ALIKE or not views or shape.is_image(views[0]) or not all(map(_is_plain, options)):
             return args, None
         x = views[0]
-        flat = View.of(x.op, self.builder.types[x.op].channels, self.builder.types[x.op].scale)
+        if any(v.axes != x.axes or types[v.op] != types[x.op] for v in views):
+            return args, None
         laid = [shape.lay_down(self.builder, x, v) if isinstance(v, Tensor) else v for v in args]
         fits = all(
-            one is not None if isinstance(v, Tensor) else v is x or _is_plain(v)
+            one is not None if isinstance(v, Tensor) else isinstance(v, View) or _is_plain(v)
             for v, one in zip(args, laid, strict=True)
         )
-        return ([flat if v is x else v for v in laid], x.axes) if fits else (args, None)
+        flat = [View.of(v.op, types[v.op].channels, types[v.op].scale) if isinstance(v, View) else v for v in laid]
+        return (flat, x.axes) if fits else (args, None)
 
     def _refuse_rounding(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse a cast to a type that holds fewer values than float32: on few images nobody may see it."""

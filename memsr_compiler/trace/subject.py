@@ -51,6 +51,7 @@ from memsr_compiler.trace.unheard import Noted, find_value_question, noting_code
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _NUMPYS = ("__array__", "__array_wrap__", "numpy")  # methods by which a tensor becomes an array, and is made of one
 _IN_INTEGERS = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_IN_FLOATS = ("FloatFunctional", "FXFloatFunctional")  # sums, as they are before a network is quantised
 _COPIED_BY_TORCH = ("torch.fx.graph_module", "torch._dynamo.eval_frame")
 _TAKES_OTHERS = re.compile(r"'Tensor' object has no attribute|positional argument|keyword-only argument|to unpack")
 _DRAWS = 64  # runs of a network that draws random numbers: one that drops a path in twenty is met 26 times of 27
@@ -451,6 +452,6 @@ def _refuse_quantisation(module: nn.Module) -> str:
                 f"{name} watches values, to quantise the network later; give the network as it was before, which "
                 "computes the same, and memsrc quantize makes 8 bits of what comes out"
             )
-        if home.startswith(_IN_INTEGERS):
+        if home.startswith(_IN_INTEGERS) and base not in _IN_FLOATS:
             return f"{name} computes in 8-bit integers; give the network as it was before it was quantised"
     return ""

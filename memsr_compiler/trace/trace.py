@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
-from memsr_compiler.torch_helpers import copy_module, enlarge, one_thread
+from memsr_compiler.torch_helpers import compiling_nothing, copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
 from memsr_compiler.trace.decisions import find_other_batches, say_decided
 from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible, refuse_remembered
@@ -98,6 +98,7 @@ class GraphModule(nn.Module):
 
 
 @one_thread()
+@compiling_nothing()
 @torch.no_grad()
 @leaving_values
 def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) -> Traced:

@@ -34,6 +34,7 @@ from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
 from memsr_compiler.trace.held_values import leaving_values
 from memsr_compiler.trace.needed import INPLACE, changes, list_written, may_be
 from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.places import words_of
 from memsr_compiler.trace.read_off import READ_OFF
 from memsr_compiler.trace.renamed import rename_in_graph, rename_in_program
 from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
@@ -243,6 +244,18 @@ class _Proxy(fx.Proxy):
             raise fx.proxy.TraceError("the kind of a value cannot be used as input to control flow")
         return kind
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Numbers put in the place of a tensor's own, `z.data = y`, of which torch.export knows as little.
+
+        Weights have those that a run has put there.
+        """
+        if name in _OWN_NUMBERS and self.node.op != "get_attr":
+            raise UnsupportedModel(
+                f"the network{words_of(callers(sys._getframe(1))[0])}: it puts other numbers into a tensor by "
+                f"z.{name} = y, which no reader hears; write z = y, or z.copy_(y) where others hold z too"
+            )
+        super().__setattr__(name, value)
+
     def __setitem__(self, place: Any, value: Any) -> None:
         """A kernel that `forward` makes and writes weights into: `k[mask] = w[mask]`."""
         self.tracer.create_proxy("call_function", operator.setitem, (self, place, value), {})
@@ -308,6 +321,7 @@ for _name in INPLACE:
 
 
 _NUMBERS = ("item", "tolist", "numpy")
+_OWN_NUMBERS = ("data", "real", "imag")  # attributes by which all numbers of a tensor are set
 
 
 def _list_held(nodes: Iterable[fx.Node]) -> set[str]:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.trace.trace import GraphModule, trace
+from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, trace
 
 IS_ANOTHER = "gives something else than a copy of it in float64, by .* of its largest value"
 
@@ -177,20 +178,22 @@ def test_it_is_the_network_itself_that_copies_are_compared_with(
 class AsksItsWeights(Net):
     """Takes another way for weights of one type, which a copy in float64 does not."""
 
-    def __init__(self, asks: Callable[[Tensor], bool]) -> None:
+    def __init__(self, asks: Callable[[Tensor], bool], gain: float = 0.5) -> None:
         super().__init__()
-        self.asks = asks
+        self.asks, self.gain = asks, gain
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        return y * 0.5 if self.asks(self.a.weight) else y
+        return y * self.gain if self.asks(self.a.weight) else y
 
 
+@pytest.mark.parametrize("gain", [0.5, 1.1])
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_code_that_asks_whether_its_weights_are_halves_is_refused(kind: torch.dtype) -> None:
+def test_code_that_asks_whether_its_weights_are_halves_is_refused(kind: torch.dtype, gain: float) -> None:
+    """A tenth of the mean, 11 grey levels, was less than what passed for rounding."""
     with pytest.raises(InvalidInput, match=IS_ANOTHER):
-        trace(AsksItsWeights(lambda weight: weight.dtype == kind).to(kind).eval())
-    trace(AsksItsWeights(lambda weight: False).to(kind).eval())
+        trace(AsksItsWeights(lambda weight: weight.dtype == kind, gain).to(kind).eval())
+    trace(AsksItsWeights(lambda weight: False, gain).to(kind).eval())
 
 
 class Clamped(Net):
@@ -448,3 +451,69 @@ def test_tables_of_numbers_are_not_gone_through_one_by_one(table: Callable[[rang
 
     count_calls(0)  # the first run notes what it knows of torch
     assert count_calls(2000) - count_calls(0) < most * 2000
+
+
+class CompiledForward(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class CompiledHelper(Net):
+    helper: Callable[[Tensor], Tensor] = staticmethod(F.relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return type(self).helper(super().forward(x))
+
+
+class CompiledMethod(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body: Any = torch.compile(self.run_body)
+
+    def run_body(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.tail(self.a(x).relu()), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler and torch.export, about themselves
+@pytest.mark.parametrize("kind", [CompiledForward, CompiledHelper, CompiledMethod])
+@pytest.mark.parametrize("whole", [False, True])
+def test_functions_that_are_compiled_are_read_as_they_are_written(
+    kind: type[Net], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler was run among what listens to operations, and the network was said to fail."""
+    monkeypatch.setattr(CompiledForward, "forward", torch.compile(CompiledForward.forward, fullgraph=whole))
+    monkeypatch.setattr(CompiledHelper, "helper", torch.compile(CompiledHelper.helper, fullgraph=whole))
+    network, image = kind().eval(), torch.rand(1, 3, 9, 8)
+    traced = trace(network)
+    assert traced.reader == SYMBOLIC
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), network(image), atol=1e-5)
+
+
+class Slotted(Net):
+    """Keeps a number where torch's copies do not look."""
+
+    __slots__ = ("gain", "unset")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = [0.25]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.gain[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it imports its compiler
+def test_what_is_held_in_slots_is_copied() -> None:
+    """The network was said to fail; it is its copy that lacked the number."""
+    network, image = Slotted().eval(), torch.rand(1, 3, 9, 8)
+    copied: Any = copy_module(network, torch.float64)
+    assert copied.gain == [0.25] and copied.gain is not network.gain
+    assert not hasattr(copied, "unset")
+    for put in (network, compiled_within(Slotted()).eval()):
+        traced = trace(put)
+        with torch.no_grad():
+            assert torch.allclose(GraphModule(traced.graph)(image.double()).float(), put(image), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from traceback import FrameSummary
 from types import FrameType
@@ -486,3 +487,19 @@ def test_a_decision_by_the_number_of_images_is_told(caplog: pytest.LogCaptureFix
 def test_another_network_at_one_row_or_column_is_told(axis: int, caplog: pytest.LogCaptureFixture) -> None:
     compile_to_plain(Sized(lambda y: y + (y.shape[axis] == 1)).eval())
     assert "Sized computes with the size of the image: at 1x1 it gives something else than what was read" in caplog.text
+
+
+def test_kernels_made_without_pixels_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """They were left in the cache as other numbers of images were looked at, and the network computed with them."""
+
+    @lru_cache
+    def make_kernel(channels: int) -> Tensor:
+        return torch.eye(channels)[:, :, None, None] * 0.5
+
+    network = Sized(lambda y: F.conv2d(y, make_kernel(12).to(y))).eval()
+    compile_to_plain(network)
+    assert type(make_kernel(12)) is Tensor
+    make_kernel.cache_clear()
+    assert find_other_size(network, 3) is None
+    assert make_kernel.cache_info().currsize == 0
+    assert "does the same to every image" in caplog.text

@@ -270,3 +270,31 @@ def test_an_axis_of_pixels_is_not_taken_away(axis: int) -> None:
 
     with pytest.raises(UnsupportedModel, match="squeeze: it takes an axis of pixels"):
         trace(Squeezes(print).eval())
+
+
+@pytest.mark.parametrize("name", ["data", "real"])
+def test_numbers_put_into_a_tensor_past_the_readers_are_refused(name: str) -> None:
+    """They were passed over, and the network was read as if it did not, where that shows at no small image."""
+
+    class Putting(Norm):
+        def __init__(self) -> None:
+            super().__init__()
+            self.far = nn.Conv2d(3, 3, 3, padding=280, dilation=280, bias=False)
+            self.far.weight.data[..., 1, 1] = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = x * 1.0
+            setattr(y, name, x + self.far(x))
+            return super().forward(y)
+
+    with pytest.raises(UnsupportedModel, match=rf"puts other numbers into a tensor by z\.{name} = y, which no reader"):
+        trace(Putting().eval())
+
+
+def test_numbers_put_into_weights_are_those_of_the_run() -> None:
+    class Computing(Norm):
+        def forward(self, x: Tensor) -> Tensor:
+            self.conv.weight.data = self.conv.weight.abs()
+            return super().forward(x)
+
+    trace(Computing().eval())

@@ -97,3 +97,22 @@ def test_what_goes_through_numpy_leaves_torch() -> None:
 
     with pytest.raises(UnsupportedModel, match=r"np\.clip.*takes numbers out of the image, .* for NumPy, which"):
         trace(Clips(3, 3, 3, padding=1))
+
+
+def test_sums_that_could_be_quantised_are_read() -> None:
+    """`FloatFunctional` computes as `+` does, in floating point; quantised, it is another class."""
+
+    class Summed(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sum: Any = torch.ao.nn.quantized.FloatFunctional()
+            self.joined: Any = torch.ao.nn.quantized.FXFloatFunctional()
+
+        def forward(self, x: Tensor) -> Tensor:
+            both = self.joined.cat([x, self.sum.add_relu(x, x)], 1)
+            return self.sum.mul_scalar(super().forward(both[:, 1:4]), 0.5)  # type: ignore[no-any-return]
+
+    network = Summed().eval()
+    image = torch.rand(1, 3, 5, 7)
+    with torch.no_grad():
+        assert torch.allclose(compile_to_plain(network)(image), network(image), atol=1e-5)

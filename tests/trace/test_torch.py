@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,21 @@ def last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
+def grey(x: Any) -> Any:
+    """Names of arguments as NumPy has them, of which torch's stubs do not know."""
+    return x.mean(axis=1, keepdims=True)
+
+
+join: Any = torch.cat
+
+
+def colours(x: Tensor) -> Tensor:
+    """Luma and two chromas, as kornia writes them."""
+    r, g, b = x[..., 0, :, :], x[:, 1], x.select(1, 2)
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    return torch.stack((y, (b - y) * 0.564 + 0.5, (r - y) * 0.713 + 0.5), -3)
+
+
 def shuffled(x: Tensor) -> Tensor:
     """A pixel shuffle that is written out."""
     n, _, h, w = x.shape
@@ -141,7 +157,21 @@ SAME: dict[str, tuple[Between, int]] = {
     "new_full": (lambda x: torch.max(x, x.new_full((1, 3, 1, 1), 0.5)) + x.new_full(x.shape, 0.25), 3),
     "new_zeros": (lambda x: torch.max(x, x.new_zeros(1)) + x.new_ones(1, 3, 1, 1) * x.new_zeros(x.shape), 3),
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
+    "grey to colour": (lambda x: x.relu() - grey(x).expand(-1, 3, -1, -1), 3),
+    "grey to colour, as large": (lambda x: x[:, 1:2].expand(x.shape[0], 3, x.shape[2], -1) - x, 3),
+    "channels of groups": (lambda x: split(x, 3, 1).expand(-1, 3, 2, -1, -1).flatten(1, 2), 6),
+    "broadcast_to": (lambda x: torch.broadcast_to(x[:, :1], (x.shape[0], 4, *x.shape[2:])), 4),
+    "cat, NumPy's names": (
+        lambda x: torch.hstack([join([x, -x], axis=1), x.swapaxes(axis0=2, axis1=3).swapaxes(3, 2)]),
+        9,
+    ),
+    "fmax and fmin": (lambda x: torch.fmax(x, 0.5 * x.flip(1)) + torch.fmin(x, torch.zeros_like(x)), 3),
     "lerp": (lambda x: torch.lerp(x, F.relu(x), 0.3), 3),
+    "lerp, per channel": (lambda x: torch.lerp(torch.lerp(x, F.relu(x), BOUNDS), BOUNDS - 1, 2 * BOUNDS), 3),
+    "lerp of constants": (lambda x: torch.lerp(BOUNDS, 1 - BOUNDS, x), 3),
+    "colours by slices": (colours, 3),
+    "channels last, of two": (lambda x: (last(x).relu() - last(x) * 2).lerp(last(x), 0.5).permute(0, 3, 1, 2), 3),
+    "maxima of groups": (lambda x: torch.maximum(split(twice(x), 3, 2), split(x.repeat(1, 2, 1, 1), 3, 2)).sum(2), 3),
     "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
     "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
     "expand over the image": (lambda x: x - BOUNDS.expand(x.shape) + torch.broadcast_to(BOUNDS, x.size()) * 2, 3),
@@ -204,6 +234,7 @@ ONCE = {  # what torch.export gives for another case already; an export takes mo
     "maxout of both", "parts of the channels", "parts of the channels, by name", "parts, split",
     "relu of channels last", "linear, in groups", "softshrink", "constants of groups",
     "interleaved, flipped", "channels last",
+    "cat, NumPy's names", "grey to colour, as large", "broadcast_to",
 }  # fmt: skip
 
 

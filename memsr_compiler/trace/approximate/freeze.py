@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import CertificateError, InvalidGraph, InvalidInput, MemsrError, UnsupportedModel, first_line
 from memsr_compiler.ir.approximation import Replacement
 from memsr_compiler.quantities import say_count
-from memsr_compiler.torch_helpers import InFloat64, copy_module, list_parameters, one_thread
+from memsr_compiler.torch_helpers import InFloat64, compiling_nothing, copy_module, list_parameters, one_thread
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
@@ -66,6 +66,7 @@ class Frozen:
 
 
 @one_thread()
+@compiling_nothing()
 @torch.no_grad()
 @leaving_values
 def freeze(
@@ -129,6 +130,7 @@ def freeze(
 
 
 @one_thread()
+@compiling_nothing()
 @torch.no_grad()
 def psnr_between(
     network: nn.Module, model: nn.Module, images: Sequence[Tensor], input_range: tuple[float, float]
@@ -140,6 +142,7 @@ def psnr_between(
     return _psnr(outputs, [exact(crop.clone()) for crop in crops], input_range[1] - input_range[0])
 
 
+@compiling_nothing()
 @leaving_values
 def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0)) -> tuple[str, ...]:
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
@@ -152,6 +155,7 @@ def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0))
 
 
 @one_thread()
+@compiling_nothing()
 @torch.no_grad()
 @leaving_values
 def rebuild(

@@ -126,7 +126,7 @@ def softshrink(b: Builder, x: View, lambd: float = 0.5) -> View:
     return rest
 
 
-@word("maximum")
+@word("maximum", "fmax")
 def maximum(b: Builder, x: Any, y: Any) -> View:
     x, y = _constant_last(b, x, y)
     if isinstance(y, View):
@@ -138,7 +138,7 @@ def maximum(b: Builder, x: Any, y: Any) -> View:
     return b.affine(relu(b, b.affine(x, 1.0, -bounds)), 1.0, bounds)
 
 
-@word("minimum")
+@word("minimum", "fmin")
 def minimum(b: Builder, x: Any, y: Any) -> View:
     x, y = _constant_last(b, x, y)
     if isinstance(y, View):

@@ -148,7 +148,11 @@ def _spread(b: Builder, x: View, constant: object) -> View:
 
 @word("lerp")
 def lerp(b: Builder, x: Any, end: Any, weight: Any) -> Any:
-    return linear(b, x, 1.0 - float(weight), end, float(weight))
+    """x + weight * (end - x)."""
+    if not isinstance(weight, View) and torch.as_tensor(weight).numel() == 1:
+        return linear(b, x, 1.0 - float(weight), end, float(weight))
+    step = sub(b, end, x) if isinstance(x, View) or isinstance(end, View) else end - x
+    return add(b, x, mul(b, step, weight))
 
 
 @word("addcmul")

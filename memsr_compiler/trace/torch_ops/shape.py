@@ -120,6 +120,11 @@ def over_places(b: Builder, x: View, axis: int, weight: Tensor, bias: Tensor, na
     return lay_out(x, b.add(conv).op, order.shape)
 
 
+@word("hstack")
+def hstack(b: Builder, tensors: Sequence[View]) -> View:
+    return cat(b, tensors, 1)
+
+
 @word("cat", "concat", "concatenate")
 def cat(b: Builder, tensors: Sequence[View], dim: int = 0) -> View:
     if len(tensors) == 1:
@@ -413,6 +418,21 @@ def repeat(b: Builder, x: View, *sizes: Any) -> View:
     if len(times) != 4 or [t for i, t in enumerate(times) if i != 1] != [1, 1, 1]:
         b.refuse("it repeats the image itself", "repeat channels only")
     return select(b, x, list(range(b.channels(x))) * times[1])
+
+
+@word("expand", "broadcast_to")
+def expand(b: Builder, x: View, *sizes: Any, **_: object) -> View:
+    """One channel as several, as of a grey image; along other axes a feature map is as it is."""
+    lengths = list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else list(sizes)
+    if len(lengths) != len(x.axes):
+        b.give_up("it adds axes; write it as unsqueeze")
+    for axis, length in enumerate(lengths):
+        if length in (-1, x.shape[axis]):
+            continue
+        if x.shape[axis] != 1 or not is_of_channels(x, axis) or type(length) is not int:
+            b.refuse("it repeats the image itself", "repeat channels only")
+        x = take(b, x, axis, [0] * length)
+    return x
 
 
 @word("tile")
