@@ -316,6 +316,8 @@ class Reader:
         try:
             with InFloat64():  # constants that forward makes are of float32
                 value = self._spread_or_compute(node, args, kwargs)
+            if spread.is_by_count(value, [args, kwargs]):
+                self.builder.give_up(ALONE, DependsOnBatch)
             if isinstance(value, str) and any(isinstance(v, (Size, View)) for v in leaves_of(args)):
                 self.builder.give_up(OF_SIZES, DependsOnSize)  # as a text it is another for each
             return value.detach() if isinstance(value, Tensor) else value  # nn.Parameter(...) would be followed back

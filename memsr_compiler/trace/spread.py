@@ -70,6 +70,11 @@ def concerns(name: str, operands: Sequence[Any]) -> bool:
     return any(isinstance(v, Spread) or (name in MAKERS and _is_long(v)) for v in _leaves(operands))
 
 
+def is_by_count(result: Any, operands: Sequence[Any]) -> bool:
+    """Whether an operation took numbers out of constants by the number of images."""
+    return any(isinstance(v, Batch) for v in _leaves(operands)) and any(isinstance(v, Tensor) for v in _leaves(result))
+
+
 def compute(name: str, run: Callable[[Any, Any], Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What an operation makes of constants, some of which are spread; a tensor where all of it is known.
 

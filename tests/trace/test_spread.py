@@ -180,6 +180,29 @@ def test_what_adds_up_constants_for_each_image_is_refused(make: Callable[[], nn.
         trace(make())
 
 
+TABLE = torch.tensor([1.0] * 8 + [2.0] * 92)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda table, n: table[n],
+        lambda table, n: table[:n].amax(),
+        lambda table, n: table.narrow(0, 0, n).amax(),
+        lambda table, n: table.select(0, n),
+        lambda table, n: table.split(n)[0].amax(),
+    ],
+)
+def test_no_number_is_taken_out_of_a_table_by_the_number_of_images(take: Callable[[Tensor, int], Tensor]) -> None:
+    class Table(Net):
+        def __init__(self) -> None:
+            super().__init__(lambda m, y: take(m.table, y.shape[0]), lambda c: c)
+            self.table = nn.Parameter(TABLE)
+
+    with pytest.raises(UnsupportedModel, match=IMAGES):
+        trace(fx.symbolic_trace(Table()))
+
+
 ALIKE: dict[str, Use] = {
     "scaled": lambda c: 2 - c * 0.5,
     "curved": lambda c: (c.abs() + 0.1).sqrt(),
