@@ -23,7 +23,7 @@ from memsr_compiler.trace.tracers import trace_symbolically
 from memsr_compiler.trace.views import View
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
-Make = Callable[[nn.Module, Tensor], Tensor]
+Make = Callable[[Any, Tensor], Tensor]  # of the network, and a feature map
 Use = Callable[[Tensor], Tensor]
 HEIGHT_OR_WIDTH, IMAGES = "computes with the height or width", "computes with the number of images"
 
