@@ -407,6 +407,11 @@ class Reader:
             if name in known:
                 return known[name]
             self.builder.give_up(f"it asks for the tensor's {name}, which is not known; do without")
+        if isinstance(value, Spread):
+            try:
+                return spread.ask(value, name)
+            except Unreadable as error:
+                self._locate(error)
         try:
             return getattr(value, name)
         except AttributeError:

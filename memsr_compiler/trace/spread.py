@@ -8,9 +8,9 @@ So a tensor of one pixel does not stand for it alone: only what does the same to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -100,7 +100,9 @@ def compute(name: str, run: Callable[[Any, Any], Any], args: Sequence[Any], kwar
     given = (v.like for v in _leaves([args, kwargs]) if isinstance(v, Spread) and name not in _MEANS)
     needed = _count_long(given)
     for one, its in zip(values, likes, strict=True):
-        if not needed <= _count_long([its]) or one.shape != _shape_at_one_place(its.shape):
+        if lost := needed - _count_long([its]):
+            refuse([args, kwargs], lost)
+        if one.shape != _shape_at_one_place(its.shape):
             refuse([args, kwargs])
     if name in _RESHAPES and not _keeps_long_axes(args[0].like.shape, like.shape):
         refuse([args, kwargs])
@@ -136,11 +138,18 @@ def beside(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any
     return None
 
 
-def refuse(operands: Any) -> Any:
-    """Raise the error of what hangs on how far constants are spread."""
+def ask(constant: Spread, name: str) -> Any:
+    """An attribute of a constant.  Raises DependsOnSize or DependsOnBatch for its shape, and what hangs on that."""
+    if name not in ("dtype", "device", "layout", "ndim", "is_cuda", "requires_grad", "data"):
+        refuse([constant])
+    return constant if name == "data" else getattr(constant.value, name)
+
+
+def refuse(operands: Any, lost: Iterable[int] = _LONG) -> NoReturn:
+    """Raise the error of what hangs on how far constants are spread, along axes of these lengths."""
     values = list(_leaves(operands))
-    sides = {n for v in values if isinstance(v, Spread) for n in v.like.shape}.intersection(_SIDES.values())
-    if sides or any(isinstance(v, Size) for v in values):
+    lengths = {n for v in values if isinstance(v, Spread) for n in v.like.shape}.intersection(lost)
+    if any(isinstance(v, Size) for v in values) or lengths.intersection(_SIDES.values()):
         raise DependsOnSize("it computes with the height or width of the image, over which a constant is spread")
     raise DependsOnBatch("it computes with the number of images")
 

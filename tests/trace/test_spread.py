@@ -209,7 +209,7 @@ ALIKE: dict[str, Use] = {
     "bounded": lambda c: c.clamp(min=1e-4).clamp_max(0.5),
     "a gate": torch.sigmoid,
     "another": lambda c: torch.where(c > 1 / 1024, c + 1, c - 1),
-    "copied": lambda c: c.clone().contiguous().detach().float(),
+    "copied": lambda c: c.clone().contiguous().detach().float().data.to(c.dtype).to(c.device),
     "in place": lambda c: (c * 1).add_(0.25).mul_(2),
     "filled": lambda c: torch.zeros_like(c) + torch.full_like(c, 0.3) + torch.ones_like(c),
     "channels last": lambda c: c.permute(0, 2, 3, 1).transpose(1, 3).transpose(2, 3),
