@@ -5,6 +5,7 @@ trace.py is the way in.  What reads a network:
     subject, samples           runs it, for what each reading is compared with, and refuses what cannot be read
     tracers, asked             the torch.fx graph, by either tracer; what code asks on the way is answered
     fx_reader, needed, views   the graph, node by node, as operations of ours; torch_ops/ has a word for each
+    spread                     constants as large as the image, or one for each, of which a number stands for many
     builder, large_constants   the graph that is built, and constants in it that round
     approximate/               the same, with numbers in the place of gates
     onnx/, tflite/             files of these kinds

@@ -13,9 +13,11 @@ from torch import Tensor, fx, nn
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64
+from memsr_compiler.trace import spread
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, find_remembered, is_inplace, word_of
 from memsr_compiler.trace.samples import ALONE
+from memsr_compiler.trace.spread import Spread
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
@@ -245,6 +247,8 @@ class Reader:
             return Cell(self._getattr(args[0], args[1]))
         if not any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
             return Cell(self._compute(node, args, kwargs))
+        if any(isinstance(v, Spread) for v in values):
+            args, kwargs = self._beside(name, args, kwargs)
         self._refuse_rounding(name, args, kwargs)
         if name not in WORDS:
             if name in IMPOSSIBLE:
@@ -287,6 +291,15 @@ class Reader:
         flat = [View.of(v.op, types[v.op].channels, types[v.op].scale) if isinstance(v, View) else v for v in laid]
         return (flat, x.axes) if fits else (args, None)
 
+    def _beside(self, name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Operands of what takes a feature map, and a constant that is spread over it."""
+        if (operands := spread.beside(name, args, kwargs)) is None:
+            self.builder.give_up(
+                "it takes a constant that is spread over the image, or the batch, which is read in sums, products, "
+                "maxima and minima with feature maps; make it by x.new_full(x.shape, c), say"
+            )
+        return operands
+
     def _refuse_rounding(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Refuse a cast to a type that holds fewer values than float32: on few images nobody may see it."""
         types = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.dtype)]
@@ -309,14 +322,11 @@ class Reader:
             self.builder.give_up(OF_SIZES, DependsOnSize)  # they may be equal for some images
         if word_of(node) in _STEPS and _steps_by_batch(word_of(node), *args):
             self.builder.give_up(ALONE, DependsOnBatch)
-        if (
-            any(isinstance(v, Size) for v in leaves_of(args))
-            and (value := _of_one_pixel(word_of(node), args)) is not None
-        ):
-            return value
         try:
             with InFloat64():  # constants that forward makes are of float32
-                value = _compute(node, args, kwargs)
+                value = self._spread_or_compute(node, args, kwargs)
+            if spread.is_by_count(value, [args, kwargs]):
+                self.builder.give_up(ALONE, DependsOnBatch)
             if isinstance(value, str) and any(isinstance(v, (Size, View)) for v in leaves_of(args)):
                 self.builder.give_up(OF_SIZES, DependsOnSize)  # as a text it is another for each
             return value.detach() if isinstance(value, Tensor) else value  # nn.Parameter(...) would be followed back
@@ -327,6 +337,14 @@ class Reader:
                 self.builder.give_up(OF_SIZES, DependsOnSize)
             self.builder.give_up(f"constants cannot be computed before the image is known ({first_line(error)})")
 
+    def _spread_or_compute(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        name = word_of(node)
+        if not spread.concerns(name, [args, kwargs]):
+            return _compute(node, args, kwargs)
+        if self.constant is not None and name in spread.MAKERS:
+            args = [_recognise_images(a) for a in args]
+        return spread.compute(name, lambda args, kwargs: _compute(node, args, kwargs), args, kwargs)
+
     def _is_of_sizes(self, node: fx.Node) -> bool:
         """Whether a constant is made of the height or width of the image, as `torch.ones(1, 1, h, w)`."""
         left, met = [node], {node}
@@ -335,7 +353,9 @@ class Reader:
             operands = map(self._value, (*made.args, *made.kwargs.values()))
             if any(isinstance(v, Size) for v in leaves_of(operands)):
                 return True
-            before = [n for n in made.all_input_nodes if n not in met and isinstance(self.env[n].value, Tensor)]
+            before = [
+                n for n in made.all_input_nodes if n not in met and isinstance(self.env[n].value, (Tensor, Spread))
+            ]
             left += before
             met.update(before)
         return False
@@ -396,6 +416,11 @@ class Reader:
             if name in known:
                 return known[name]
             self.builder.give_up(f"it asks for the tensor's {name}, which is not known; do without")
+        if isinstance(value, Spread):
+            try:
+                return spread.ask(value, name)
+            except Unreadable as error:
+                self._locate(error)
         try:
             return getattr(value, name)
         except AttributeError:
@@ -429,6 +454,12 @@ def _recognise_size(number: int) -> int | Size:
     return number
 
 
+def _recognise_images(sizes: Any) -> Any:
+    """The shape of a constant as high or wide as the example, with the number of its images as what it stands for."""
+    of_image = isinstance(sizes, (list, tuple)) and len(sizes) == 4 and any(isinstance(n, Size) for n in sizes)
+    return [BATCH, *sizes[1:]] if of_image and sizes[0] == BATCH else sizes
+
+
 def attribute_of(module: nn.Module, path: str) -> Any:
     value: Any = module
     for part in path.split("."):
@@ -450,7 +481,7 @@ def _is_computed_with(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, A
     """Whether an operation takes the number of images for a value, which code of numbers alone does not do."""
     operands = [*args, *kwargs.values()]
     of_numbers = getattr(node.target, "__module__", "") == "_operator"
-    if of_numbers and not any(isinstance(v, (View, Tensor)) for v in operands):
+    if of_numbers and not any(isinstance(v, (View, Tensor, Spread)) for v in operands):
         return False
     values = leaves_of(operands) if word_of(node) in ("new_tensor", "tensor", "as_tensor") else operands
     return any(isinstance(v, Batch) for v in values)
@@ -464,19 +495,6 @@ def _steps_by_batch(name: str, a: Any, b: Any) -> bool:
     return not share and (isinstance(a, Batch) or isinstance(b, Batch))
 
 
-def _of_one_pixel(name: str, args: Sequence[Any]) -> Tensor | None:
-    """A constant that is spread over the image, as it is for one pixel: whatever takes both spreads it so."""
-    if name in ("zeros", "ones"):
-        return torch.tensor(float(name == "ones"), dtype=torch.float64)
-    if name == "full":
-        return torch.as_tensor(args[1], dtype=torch.float64)
-    if name not in ("expand", "broadcast_to", "repeat") or not isinstance(args[0], Tensor):
-        return None
-    images, *times = leaves_of(args[1:])
-    spread = images in (1, BATCH) and all(isinstance(t, Size) or t == 1 for t in times)
-    return args[0] if spread or name != "repeat" else None
-
-
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float))
 
@@ -485,6 +503,8 @@ def _describe(value: Any) -> str:
     """An argument, for a message: 'a feature map', 'a size of the image', '2'."""
     if isinstance(value, (View, Resized, Padded, Uncropped)):
         return "a feature map"
+    if isinstance(value, Spread):
+        return "a constant spread over the image"
     if isinstance(value, Size):
         return "a size of the image"
     if isinstance(value, Tensor):
@@ -510,6 +530,7 @@ def _only(result: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
+    value = value.value if isinstance(value, Spread) else value
     if isinstance(value, (tuple, list)):
         return f"{say_count(len(value), 'value')}"
     return "a dict" if isinstance(value, dict) else type(value).__name__

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from memsr_compiler import ir
+from memsr_compiler.trace import spread
 from memsr_compiler.trace.builder import Builder
+from memsr_compiler.trace.spread import Spread
 from memsr_compiler.trace.torch_ops.registry import word
 from memsr_compiler.trace.torch_ops.shape import select
 from memsr_compiler.trace.views import View
@@ -32,10 +34,10 @@ def ones_like(b: Builder, x: View, **_: object) -> View:
 
 
 @word("new_full")
-def new_full(b: Builder, x: View, size: Sequence[Any], fill_value: Any, **_: object) -> View | Tensor:
+def new_full(b: Builder, x: View, size: Sequence[Any], fill_value: Any, **_: object) -> View | Tensor | Spread:
     """A constant, where its size is known, or a feature map of one number, where that is as large as this one."""
     if all(isinstance(n, int) for n in size):
-        return torch.full(tuple(size), float(fill_value), dtype=torch.float64)
+        return spread.fill(size, float(fill_value))
     images, channels, *space = size if len(size) == 4 else (None, None)
     if (images, *space) != (x.shape[0], *x.shape[2:]) or type(channels) is not int:
         b.refuse(
@@ -47,23 +49,23 @@ def new_full(b: Builder, x: View, size: Sequence[Any], fill_value: Any, **_: obj
 
 
 @word("new_zeros")
-def new_zeros(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor:
+def new_zeros(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor | Spread:
     return new_full(b, x, _flatten(size), 0.0)
 
 
 @word("new_ones")
-def new_ones(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor:
+def new_ones(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor | Spread:
     return new_full(b, x, _flatten(size), 1.0)
 
 
 @word("expand_as")
 def expand_as(b: Builder, x: Any, other: Any) -> Any:
-    """A constant repeated to the size of a feature map: as itself, since whatever takes both repeats it so."""
-    if isinstance(x, View) or b.per_channel(x, other) is None:
+    """A constant repeated to the size of a feature map."""
+    if isinstance(x, View) or b.per_channel(x.value if isinstance(x, Spread) else x, other) is None:
         b.refuse(
             "it repeats the image, or a constant that differs from pixel to pixel", "use (1, C, 1, 1), or a number"
         )
-    return x
+    return spread.expand(x, other.shape)
 
 
 def find_constant(b: Builder, x: View) -> Tensor | None:
