@@ -159,6 +159,7 @@ SAME: dict[str, tuple[Between, int]] = {
     "expand_as": (lambda x: x - BOUNDS.expand_as(x) * 2, 3),
     "grey to colour": (lambda x: x.relu() - grey(x).expand(-1, 3, -1, -1), 3),
     "grey to colour, as large": (lambda x: x[:, 1:2].expand(x.shape[0], 3, x.shape[2], -1) - x, 3),
+    "grey to colour, as another map": (lambda x: x.relu() - grey(x).expand_as(x), 3),
     "channels of groups": (lambda x: split(x, 3, 1).expand(-1, 3, 2, -1, -1).flatten(1, 2), 6),
     "broadcast_to": (lambda x: torch.broadcast_to(x[:, :1], (x.shape[0], 4, *x.shape[2:])), 4),
     "cat, NumPy's names": (

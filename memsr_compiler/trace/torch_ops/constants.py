@@ -13,7 +13,7 @@ from memsr_compiler.trace import spread
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.spread import Spread
 from memsr_compiler.trace.torch_ops.registry import word
-from memsr_compiler.trace.torch_ops.shape import select
+from memsr_compiler.trace.torch_ops.shape import expand, select
 from memsr_compiler.trace.views import View
 
 
@@ -60,11 +60,11 @@ def new_ones(b: Builder, x: View, *size: Any, **_: object) -> View | Tensor | Sp
 
 @word("expand_as")
 def expand_as(b: Builder, x: Any, other: Any) -> Any:
-    """A constant repeated to the size of a feature map."""
-    if isinstance(x, View) or b.per_channel(x.value if isinstance(x, Spread) else x, other) is None:
-        b.refuse(
-            "it repeats the image, or a constant that differs from pixel to pixel", "use (1, C, 1, 1), or a number"
-        )
+    """A constant repeated to the size of a feature map, or one channel as several."""
+    if isinstance(x, View):
+        return expand(b, x, other.shape)
+    if b.per_channel(x.value if isinstance(x, Spread) else x, other) is None:
+        b.refuse("it repeats a constant that differs from pixel to pixel", "use (1, C, 1, 1), or a number")
     return spread.expand(x, other.shape)
 
 
