@@ -17,7 +17,7 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantities import say_count
-from memsr_compiler.student.crops import count_pixels
+from memsr_compiler.student.crops import count_pixels, find_range
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.selection import choose
@@ -196,12 +196,15 @@ def _choose_rows(
 def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     """Put linear channels (from `relus` on) in units of their range, and raise the smaller end, by sign, above zero."""
     weight, bias = kernel
-    low = torch.full_like(bias, float("inf"))
+    if relus == len(bias):
+        return kernel
+    linear = weight[relus:], bias[relus:]
+    low = torch.full_like(linear[1], float("inf"))
     high = -low
     for batch in batches:
-        values = _convolve(kernel, batch[INPUT])
-        low = torch.minimum(low, values.amin(dim=(0, 2, 3)).double().cpu())
-        high = torch.maximum(high, values.amax(dim=(0, 2, 3)).double().cpu())
+        least, most = find_range(_convolve(linear, batch[INPUT]))
+        low = torch.minimum(low, least.double().cpu())
+        high = torch.maximum(high, most.double().cpu())
     low, high = min_over_processes(low), -min_over_processes(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)
@@ -209,8 +212,8 @@ def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     varies = high - low > 1e-6 * largest
     extent = torch.where(varies, high - low, largest.clamp_min(1e-6))  # a constant is in units of itself
     scale, shift = sign / extent, (-lowest / extent + MARGIN).clamp_min(0)
-    scale[:relus], shift[:relus] = 1, 0
-    return weight * scale[:, None, None, None], bias * scale + shift
+    raised = linear[0] * scale[:, None, None, None], linear[1] * scale + shift
+    return torch.cat([weight[:relus], raised[0]]), torch.cat([bias[:relus], raised[1]])
 
 
 def _fill_up(kernel: Kernel, level: Level, width: int) -> Kernel:
@@ -227,4 +230,4 @@ def _fill_up(kernel: Kernel, level: Level, width: int) -> Kernel:
 def _apply(kernel: Kernel, batches: Spool) -> None:
     """Apply the layer to the student's features in every batch."""
     for i, batch in enumerate(batches):
-        batches[i] = {**batch, INPUT: _convolve(kernel, batch[INPUT]).relu()}
+        batches[i] = {**batch, INPUT: _convolve(kernel, batch[INPUT]).relu_()}

@@ -201,14 +201,18 @@ class _Chain:
     def single(self) -> list[Tensor]:
         return [m.float() for m in self.matrices]
 
-    def run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], results: list[Tensor]) -> Tensor:
-        """Run forward in float32; `read` and `results` collect every layer's input and its result before the ReLU."""
+    def run(
+        self, image: Tensor, weights: Sequence[Tensor], watch: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Tensor:
+        """Run forward in float32; `watch(read, result)` sees every layer's input and its result before the ReLU."""
         value = image
         for i, (matrix, shape) in enumerate(zip(weights, self.shapes, strict=True)):
-            read.append(value)
+            read = value
             value = F.conv2d(value, matrix[:, :-1].reshape(shape), matrix[:, -1], padding=shape[-1] // 2)
-            results.append(value)
-            value = value.relu() if i < len(weights) - 1 else value
+            if watch is not None:
+                watch(read, value)
+            if i < len(weights) - 1:
+                value = value.relu_() if watch is None else value.relu()
         return value
 
     def loss(self, batches: Sequence[Record]) -> float:
@@ -216,7 +220,7 @@ class _Chain:
         total, count, weights = 0.0, 0, self.single()
         with torch.no_grad():
             for batch in batches:
-                difference = self.run(batch["image"], weights, [], []) - batch["output"]
+                difference = self.run(batch["image"], weights) - batch["output"]
                 total += float(difference.double().square().sum())
                 count += difference.numel()
         return total / count if math.isfinite(total) else math.inf
@@ -224,7 +228,7 @@ class _Chain:
     def gradient(self, batch: Record) -> tuple[Direction, float]:
         """Gradient of the loss on a batch, and that loss."""
         weights = [w.requires_grad_() for w in self.single()]
-        loss = (self.run(batch["image"], weights, [], []) - batch["output"]).square().mean()
+        loss = (self.run(batch["image"], weights) - batch["output"]).square().mean()
         return [g.double() for g in torch.autograd.grad(loss, weights)], loss.item()
 
 
@@ -252,17 +256,19 @@ class _Curvature:
         return sum(float(((made @ d @ read) * d).sum()) for d, (made, read) in factors)
 
     def _measure(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
-        read: list[Tensor] = []
-        results: list[Tensor] = []
+        seen: list[tuple[Tensor, Tensor]] = []
         weights = self._student.single()
         some = batch["image"][: -(-len(batch["image"]) // 2)]  # running means over batches do with half of each
-        output = self._student.run(some, [weights[0].requires_grad_(), *weights[1:]], read, results)
+        output = self._student.run(some, [weights[0].requires_grad_(), *weights[1:]], lambda *pair: seen.append(pair))
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-        gradients = torch.autograd.grad((output * signs).sum(), results)
+        gradients = torch.autograd.grad((output * signs).sum(), [result for _, result in seen])
+        read = [
+            TapGrid.of(value.detach(), shape[-1]) for (value, _), shape in zip(seen, self._student.shapes, strict=True)
+        ]
         return [
-            (Moments.of(pixels(g)).second.to(g.device), Moments.of_taps(TapGrid.of(r, shape[-1])).second.to(g.device))
-            for g, r, shape in zip(gradients, [r.detach() for r in read], self._student.shapes, strict=True)
+            (Moments.of(pixels(g)).second.to(g.device), Moments.of_taps(r).second.to(g.device))
+            for g, r in zip(gradients, read, strict=True)
         ]
 
 
