@@ -129,9 +129,7 @@ def refit(
         length = LENGTH * (SHORTEST + (1 - SHORTEST) * (1 + math.cos(math.pi * step / steps)) / 2)
         velocity, off = _step(student, batch, curvature, velocity, length, None if step % LOOK == 0 else off)
         fresh = max(1 / AVERAGED, (AVERAGED - 1) / (AVERAGED + step))  # the first students are soon forgotten
-        average.matrices = [
-            (1 - fresh) * a + fresh * m for a, m in zip(average.matrices, student.matrices, strict=True)
-        ]
+        average.matrices = [a.lerp(m, fresh) for a, m in zip(average.matrices, student.matrices, strict=True)]
         if (step + 1) * REVIEWS // steps > step * REVIEWS // steps:
             losses.append(average.loss(watched))
             best = min(best, (losses[-1], average.matrices), key=lambda pair: pair[0])
