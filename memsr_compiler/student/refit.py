@@ -268,13 +268,11 @@ class _Curvature:
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
         gradients = torch.autograd.grad((output * signs).sum(), [result for _, result in seen])
-        read = [
-            TapGrid.of(value.detach(), shape[-1]) for (value, _), shape in zip(seen, self._student.shapes, strict=True)
-        ]
-        return [
-            (Moments.of(pixels(g)).second.to(g.device), Moments.of_taps(r).second.to(g.device))
-            for g, r in zip(gradients, read, strict=True)
-        ]
+        factors = []
+        for made, (read, _), shape in zip(gradients, seen, self._student.shapes, strict=True):
+            taps = Moments.of_taps(TapGrid.of(read.detach(), shape[-1]))
+            factors.append((Moments.of(pixels(made)).second.to(made.device), taps.second.to(made.device)))
+        return factors
 
 
 def _invert(second: Tensor, of_mean: float, of_own: float) -> Tensor:
