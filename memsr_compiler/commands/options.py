@@ -387,7 +387,7 @@ class StudentOptions:
     refit: Annotated[
         int | None,
         option(
-            "Steps of the joint refit, 0: none; default: 2-3 minutes' worth, 40 to 200 or none",
+            "Steps of the joint refit, 0: none; default: 1-2 minutes' worth, 24 to 120 or none",
             panel=STUDENT,
             metavar="N",
             min=0,

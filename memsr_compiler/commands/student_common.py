@@ -27,6 +27,7 @@ from memsr_compiler.student.paper.options import parse_paper_options
 from memsr_compiler.student.shrink import shrink
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.approximate.freeze import Frozen
+from memsr_compiler.trace.trace import Traced
 
 _MAKER = 80  # letters of what a plain file says it was made by
 
@@ -37,6 +38,7 @@ class Source:
 
     plain    cost of its plain form, predicted for a teacher;   cost   its own
     frozen   what stands for a teacher that has no plain form; costs are then of that
+    traced   the teacher as it was read, or what stands for it
     assumed  what its file does not say
     """
 
@@ -47,11 +49,18 @@ class Source:
     plain: Cost | None
     assumed: tuple[str, ...] = ()
     frozen: Frozen | None = None
+    traced: Traced | None = None
 
     @property
     def teacher(self) -> Teacher:
         """The network as functions take it."""
-        return Teacher(module=self.model, input_range=self.takes.input_range, assumed=self.assumed, frozen=self.frozen)
+        return Teacher(
+            module=self.model,
+            input_range=self.takes.input_range,
+            assumed=self.assumed,
+            frozen=self.frozen,
+            traced=self.traced,
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -87,7 +96,7 @@ def read_source(
         )
     takes = Takes(graph.scale, channels, input_range)
     words, cost = describe(teacher, input_range), cost_of_teacher(graph, teacher.convertible)
-    return Source(teacher.module, takes, words, cost, predicted, teacher.assumed, teacher.frozen)
+    return Source(teacher.module, takes, words, cost, predicted, teacher.assumed, teacher.frozen, traced)
 
 
 def _plain_source(options: TeacherOptions) -> Source:

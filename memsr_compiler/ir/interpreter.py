@@ -76,7 +76,8 @@ def convolve_same(x: Tensor, weight: Tensor, groups: int = 1, dilation: int = 1)
 
 @evaluate.register
 def _(op: ir.Conv2d, x: Tensor, convolve: Convolve = convolve_same) -> Tensor:
-    return convolve(x, _like(op.weight, x), op.groups, op.dilation) + _like(op.bias, x)[None, :, None, None]
+    y, bias = convolve(x, _like(op.weight, x), op.groups, op.dilation), _like(op.bias, x)[None, :, None, None]
+    return y.add_(bias) if convolve is convolve_same else y + bias  # what others give may be theirs to keep
 
 
 @evaluate.register

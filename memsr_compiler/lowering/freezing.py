@@ -27,6 +27,8 @@ def trace_or_freeze(
     """
     if teacher.frozen is not None:
         return teacher, teacher.frozen.traced
+    if teacher.traced is not None:
+        return teacher, teacher.traced
     try:
         return teacher, trace(teacher.module, input_range=teacher.input_range)
     except UnsupportedModel as refusal:

@@ -17,14 +17,20 @@ from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.quantities import say_count
-from memsr_compiler.student.crops import count_pixels
+from memsr_compiler.student.crops import count_pixels, find_range
 from memsr_compiler.student.levels import Level, LeveledTeacher
 from memsr_compiler.student.report import Kernel
 from memsr_compiler.student.selection import choose
-from memsr_compiler.student.statistics.distributed import min_over_processes, share, sum_regression
-from memsr_compiler.student.statistics.moments import Regression, pixels
+from memsr_compiler.student.statistics.distributed import (
+    min_over_processes,
+    share,
+    sum_over_processes,
+    sum_regression,
+)
+from memsr_compiler.student.statistics.moments import Regression, cross_taps, pixels
 from memsr_compiler.student.statistics.spill import Spool
 from memsr_compiler.student.statistics.survey import Survey, metric_root
+from memsr_compiler.student.statistics.tap_products import TapGrid
 
 RIDGE = 1e-6
 MARGIN = 1.0  # of a linear channel's range, below the smallest value met: unseen images go further
@@ -76,7 +82,7 @@ def derive_data_aware(
                 on_step(f"layer {level.number} of {len(teacher.levels)}")
             width = len(kernels[-1][1]) if kernels else teacher.input.channels
             exact = all(w >= lower.channels for w, lower in zip(widths, teacher.levels[: len(kernels)], strict=False))
-            below = _advance(teacher, level, batches, width, torch.float64 if exact else torch.float32)
+            below = _advance(teacher, level, batches, width, stride, torch.float64 if exact else torch.float32)
             if level is teacher.levels[-1]:
                 kernels.append(below.kernel(below.before))
                 break
@@ -107,35 +113,49 @@ class _Below:
     """Regressions of a level's values on the student's features below.
 
     before   (C, I) rows that predict the teacher's values before the ReLU;  after   (C, I) behind it
+    some     sums for both, over the batches by which channels are chosen
     """
 
     size: int
     before: Tensor
     after: Tensor
+    some: Regression
 
     def kernel(self, rows: Tensor) -> Kernel:
         weight = rows[:, :-1].reshape(len(rows), -1, self.size, self.size)
         return weight.contiguous(), rows[:, -1].clone()
 
 
-def _advance(teacher: LeveledTeacher, level: Level, batches: Spool, width: int, dtype: torch.dtype) -> _Below:
+def _advance(
+    teacher: LeveledTeacher, level: Level, batches: Spool, width: int, stride: int, dtype: torch.dtype
+) -> _Below:
     """Take the teacher one level on, in every batch, and regress that level on the student's `width` channels below.
 
+    stride  one in so many batches is for choosing channels
     dtype   of products: float64 where the regression could be exact, float32 where the rounding is the least of it
     """
     relus = level.relu.nonzero()[:, 0]  # only these differ before and after
     unknowns = width * level.kernel**2 + 1
-    total = Regression.none(unknowns, level.channels + len(relus))
+    some = rest = Regression.none(unknowns, level.channels + len(relus))
     for i, batch in enumerate(batches):
         own = batch.pop(INPUT)
         features = teacher.advance(level, batch)
-        targets = torch.cat([features.before, features.after[:, relus]], dim=1)
-        total += Regression.of_taps(own.to(dtype), level.kernel, targets.to(dtype))
+        sums = Regression.of_taps(own.to(dtype), level.kernel, *(target.to(dtype) for target in features.targets))
+        if i % stride:
+            rest += sums
+        else:
+            some += sums
         batches[i] = {INPUT: own, **features.values}
-    rows = sum_regression(total).solve(RIDGE)
-    before, after = rows[: level.channels], rows[: level.channels].clone()
-    after[relus] = rows[level.channels :]
-    return _Below(level.kernel, before, after)
+    some = sum_regression(some)
+    rows = (some + sum_regression(rest)).solve(RIDGE)
+    return _Below(level.kernel, rows[: level.channels], _behind(rows, level), some)
+
+
+def _behind(both: Tensor, level: Level) -> Tensor:
+    """Rows for the values behind the ReLUs, of rows for those before and then those behind, where they are."""
+    after = both[: level.channels].clone()
+    after[level.relu] = both[level.channels :]
+    return after
 
 
 def _convolve(kernel: Kernel, features: Tensor) -> Tensor:
@@ -154,18 +174,21 @@ def _choose_rows(
     if width >= level.channels:
         return torch.cat([below.before[relus], below.before[~level.relu]]), len(relus)
     linear = torch.cat([below.before[relus], below.after])
-    together = below.kernel(linear)
-    count = len(relus) + len(linear)
-    total = Regression.none(count + 1, level.channels)
-    for i in range(0, len(batches), stride):
+    fired = Regression.none(len(relus), level.channels)
+    taken = below.some.inputs.total.new_zeros(linear.shape[1], len(relus))
+    for i in range(0, len(batches) if len(relus) else 0, stride):
         batch = batches[i]
-        predicted = _convolve(together, batch[INPUT])
-        after = torch.cat([batch[name] for name in level.held], dim=1)
-        candidates = torch.cat([predicted[:, : len(relus)].relu(), predicted, torch.ones_like(predicted[:, :1])], dim=1)
-        total += Regression.of(pixels(candidates), pixels(after))
-    total = sum_regression(total)
-    covariance = total.inputs.covariance[:count, :count]
-    target = total.covariance[:count] @ metric_root(sensitivity)
+        candidates = _convolve(below.kernel(linear[: len(relus)]), batch[INPUT]).relu_()
+        fired += Regression.of(pixels(candidates), pixels(torch.cat([batch[name] for name in level.held], dim=1)))
+        taken += cross_taps(TapGrid.of(batch[INPUT], level.kernel), [candidates])[1]
+    fired = sum_regression(fired)
+    on_taps = Regression(below.some.inputs, fired.inputs.total, sum_over_processes(taken))
+    weights = linear[:, :-1]
+    mixed = weights @ on_taps.covariance[:-1]
+    own = weights @ on_taps.inputs.covariance[:-1, :-1] @ weights.T
+    covariance = torch.cat([torch.cat([fired.inputs.covariance, mixed.T], 1), torch.cat([mixed, own], 1)])
+    seen = weights @ _behind(below.some.covariance.T, level).T[:-1]
+    target = torch.cat([fired.covariance, seen]) @ metric_root(sensitivity)
     choice = choose(covariance, len(relus), target, width, preference=preference)
     return torch.cat([below.before[relus[list(choice.relus)]], choice.directions.T @ linear]), len(choice.relus)
 
@@ -173,12 +196,15 @@ def _choose_rows(
 def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     """Put linear channels (from `relus` on) in units of their range, and raise the smaller end, by sign, above zero."""
     weight, bias = kernel
-    low = torch.full_like(bias, float("inf"))
+    if relus == len(bias):
+        return kernel
+    linear = weight[relus:], bias[relus:]
+    low = torch.full_like(linear[1], float("inf"))
     high = -low
     for batch in batches:
-        values = _convolve(kernel, batch[INPUT])
-        low = torch.minimum(low, values.amin(dim=(0, 2, 3)).double().cpu())
-        high = torch.maximum(high, values.amax(dim=(0, 2, 3)).double().cpu())
+        least, most = find_range(_convolve(linear, batch[INPUT]))
+        low = torch.minimum(low, least.double().cpu())
+        high = torch.maximum(high, most.double().cpu())
     low, high = min_over_processes(low), -min_over_processes(-high)
     sign = torch.where(high.abs() < low.abs(), -1.0, 1.0).double()  # the smaller shift: beyond the border there is 0
     lowest = torch.where(sign < 0, -high, low)
@@ -186,8 +212,8 @@ def _raise_linear(kernel: Kernel, relus: int, batches: Spool) -> Kernel:
     varies = high - low > 1e-6 * largest
     extent = torch.where(varies, high - low, largest.clamp_min(1e-6))  # a constant is in units of itself
     scale, shift = sign / extent, (-lowest / extent + MARGIN).clamp_min(0)
-    scale[:relus], shift[:relus] = 1, 0
-    return weight * scale[:, None, None, None], bias * scale + shift
+    raised = linear[0] * scale[:, None, None, None], linear[1] * scale + shift
+    return torch.cat([weight[:relus], raised[0]]), torch.cat([bias[:relus], raised[1]])
 
 
 def _fill_up(kernel: Kernel, level: Level, width: int) -> Kernel:
@@ -204,4 +230,4 @@ def _fill_up(kernel: Kernel, level: Level, width: int) -> Kernel:
 def _apply(kernel: Kernel, batches: Spool) -> None:
     """Apply the layer to the student's features in every batch."""
     for i, batch in enumerate(batches):
-        batches[i] = {**batch, INPUT: _convolve(kernel, batch[INPUT]).relu()}
+        batches[i] = {**batch, INPUT: _convolve(kernel, batch[INPUT]).relu_()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -77,6 +77,13 @@ class Features:
     @cached_property
     def after(self) -> Tensor:
         return torch.cat([self.known[name] for name in self.level.held], dim=1)
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """Values (N, C', H, W) before the ReLUs, side by side `before`, and then those behind them, where they are."""
+        before, held = ([self.known[name] for name in names] for names in (self.level.before, self.level.held))
+        firsts = accumulate((value.shape[1] for value in held[:-1]), initial=0)
+        return before + [value for value, first in zip(held, firsts, strict=True) if self.level.relu[first]]
 
     @property
     def values(self) -> Values:

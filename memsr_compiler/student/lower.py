@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.plain.network import PlainLayer, PlainNet
-from memsr_compiler.student.crops import take_pixels
+from memsr_compiler.student.crops import find_range, take_pixels
 from memsr_compiler.student.report import Kernel
 
 MARGIN, DERIVED_MARGIN = 0.25, 0.5
@@ -92,8 +92,9 @@ def _lower(
         single = copy.deepcopy(layer).to(values[0])
         if layer.relu and layer.shuffle == 1:
             before = [single.before_activation(value) for value in values]
-            least = torch.stack([x.amin((0, 2, 3)) for x in before]).amin(0)
-            span = torch.stack([x.amax((0, 2, 3)) for x in before]).amax(0) - least
+            lows, highs = zip(*map(find_range, before), strict=True)
+            least = torch.stack(lows).amin(0)
+            span = torch.stack(highs).amax(0) - least
             room = (least - margin * span).clamp_min(0) * (span > 0)
             drops = choose_drops(room.double(), reader.weight.double(), frame).to(room)
             most, column = least + span, reader.weight.square().sum((0, 2, 3)).sqrt()

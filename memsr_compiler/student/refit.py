@@ -5,7 +5,7 @@ loss is the squared difference of the two networks' outputs on crops of the cali
 them.  Every step takes one batch.  The Gauss-Newton matrix of a layer is taken to be a Kronecker product, of the
 moments of what it reads and of the output's sensitivity to what it makes (Martens and Grosse 2015, "Optimizing Neural
 Networks with Kronecker-factored Approximate Curvature", equations 1 and 23), both running means over batches; its
-inverse preconditions gradient descent with momentum.
+inverse preconditions gradient descent with momentum.  What is taken is an average of students on the way.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from memsr_compiler.student.statistics.moments import Moments, pixels
 from memsr_compiler.student.statistics.spill import Record, Spool
 from memsr_compiler.student.statistics.tap_products import TapGrid
 
-LENGTH = 0.03  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
-PROMISE = 0.05  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
+LENGTH = 0.06  # of a step, at most, in units of the natural gradient; less from step to step, as half a cosine wave
+SHORTEST = 0.3  # of that, in the end: what steps stray by then, the average of students takes out
+AVERAGED = 10  # steps, about, over which students are averaged; those averages are looked at, and one is taken
+PROMISE = 0.15  # of the loss: steps are shorter where the gradient promises more, which a noisy batch easily does
 LOWERED = 1.05  # times the loss may be where linear channels are lowered: a student of full width is its teacher
 MOMENTUM = 0.9
 REACH = 2.0  # times as far as to this batch's minimum: there its loss is what it was
-DAMPING = 1e-3  # of either factor's diagonal
+DAMPING = 1e-4  # of either factor's diagonal
 RARE = 1e-6  # of the mean of what a layer reads, squared: else channels that hardly ever are on get huge weights
 FORGET = 0.8  # weight of the curvature so far when another batch's is added
 RENEW = 20  # steps after which that is done; and in every one of the first WARM_UP, which go nowhere yet
@@ -113,6 +115,7 @@ def refit(
     best = losses[0], student.matrices
     curvature = _Curvature(student)
     velocity = [torch.zeros_like(m) for m in student.matrices]
+    average = _Chain(kernels, watched[0]["image"].device)
     off: float | None = None
     order = _order(training, seed)
     for step in range(-WARM_UP if steps else 0, steps):
@@ -123,11 +126,13 @@ def refit(
             curvature.add(batch, seed=step + WARM_UP)
         if step < 0:
             continue
-        length = LENGTH * (1 + math.cos(math.pi * step / steps)) / 2
+        length = LENGTH * (SHORTEST + (1 - SHORTEST) * (1 + math.cos(math.pi * step / steps)) / 2)
         velocity, off = _step(student, batch, curvature, velocity, length, None if step % LOOK == 0 else off)
+        fresh = max(1 / AVERAGED, (AVERAGED - 1) / (AVERAGED + step))  # the first students are soon forgotten
+        average.matrices = [a.lerp(m, fresh) for a, m in zip(average.matrices, student.matrices, strict=True)]
         if (step + 1) * REVIEWS // steps > step * REVIEWS // steps:
-            losses.append(student.loss(watched))
-            best = min(best, (losses[-1], student.matrices), key=lambda pair: pair[0])
+            losses.append(average.loss(watched))
+            best = min(best, (losses[-1], average.matrices), key=lambda pair: pair[0])
     student.matrices = best[1]
     return Refitted(student.kernels(), tuple(losses))
 
@@ -201,14 +206,18 @@ class _Chain:
     def single(self) -> list[Tensor]:
         return [m.float() for m in self.matrices]
 
-    def run(self, image: Tensor, weights: Sequence[Tensor], read: list[Tensor], results: list[Tensor]) -> Tensor:
-        """Run forward in float32; `read` and `results` collect every layer's input and its result before the ReLU."""
+    def run(
+        self, image: Tensor, weights: Sequence[Tensor], watch: Callable[[Tensor, Tensor], None] | None = None
+    ) -> Tensor:
+        """Run forward in float32; `watch(read, result)` sees every layer's input and its result before the ReLU."""
         value = image
         for i, (matrix, shape) in enumerate(zip(weights, self.shapes, strict=True)):
-            read.append(value)
+            read = value
             value = F.conv2d(value, matrix[:, :-1].reshape(shape), matrix[:, -1], padding=shape[-1] // 2)
-            results.append(value)
-            value = value.relu() if i < len(weights) - 1 else value
+            if watch is not None:
+                watch(read, value)
+            if i < len(weights) - 1:
+                value = value.relu_() if watch is None else value.relu()
         return value
 
     def loss(self, batches: Sequence[Record]) -> float:
@@ -216,7 +225,7 @@ class _Chain:
         total, count, weights = 0.0, 0, self.single()
         with torch.no_grad():
             for batch in batches:
-                difference = self.run(batch["image"], weights, [], []) - batch["output"]
+                difference = self.run(batch["image"], weights) - batch["output"]
                 total += float(difference.double().square().sum())
                 count += difference.numel()
         return total / count if math.isfinite(total) else math.inf
@@ -224,7 +233,7 @@ class _Chain:
     def gradient(self, batch: Record) -> tuple[Direction, float]:
         """Gradient of the loss on a batch, and that loss."""
         weights = [w.requires_grad_() for w in self.single()]
-        loss = (self.run(batch["image"], weights, [], []) - batch["output"]).square().mean()
+        loss = (self.run(batch["image"], weights) - batch["output"]).square().mean()
         return [g.double() for g in torch.autograd.grad(loss, weights)], loss.item()
 
 
@@ -252,18 +261,18 @@ class _Curvature:
         return sum(float(((made @ d @ read) * d).sum()) for d, (made, read) in factors)
 
     def _measure(self, batch: Record, seed: int) -> list[tuple[Tensor, Tensor]]:
-        read: list[Tensor] = []
-        results: list[Tensor] = []
+        seen: list[tuple[Tensor, Tensor]] = []
         weights = self._student.single()
         some = batch["image"][: -(-len(batch["image"]) // 2)]  # running means over batches do with half of each
-        output = self._student.run(some, [weights[0].requires_grad_(), *weights[1:]], read, results)
+        output = self._student.run(some, [weights[0].requires_grad_(), *weights[1:]], lambda *pair: seen.append(pair))
         generator = torch.Generator().manual_seed(seed)
         signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-        gradients = torch.autograd.grad((output * signs).sum(), results)
-        return [
-            (Moments.of(pixels(g)).second.to(g.device), Moments.of_taps(TapGrid.of(r, shape[-1])).second.to(g.device))
-            for g, r, shape in zip(gradients, [r.detach() for r in read], self._student.shapes, strict=True)
-        ]
+        gradients = torch.autograd.grad((output * signs).sum(), [result for _, result in seen])
+        factors = []
+        for made, (read, _), shape in zip(gradients, seen, self._student.shapes, strict=True):
+            taps = Moments.of_taps(TapGrid.of(read.detach(), shape[-1]))
+            factors.append((Moments.of(pixels(made)).second.to(made.device), taps.second.to(made.device)))
+        return factors
 
 
 def _invert(second: Tensor, of_mean: float, of_own: float) -> Tensor:

@@ -51,9 +51,9 @@ from memsr_compiler.teachers.teacher import Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import full_float32, one_thread, torch_device
 from memsr_compiler.version import VERSION
 
-REFIT_STEPS = 200
-REFIT_MACS = 5e12  # multiply-adds that the joint refit may take unless told how many steps: about two CPU minutes
-REFIT_LEAST = 40  # steps: where there is time for fewer, the student is left as derived layer by layer
+REFIT_STEPS = 120
+REFIT_MACS = 3e12  # multiply-adds that the joint refit may take unless told how many steps: about a CPU minute
+REFIT_LEAST = 24  # steps: where there is time for fewer, the student is left as derived layer by layer
 RUNS_PER_STEP = 4  # of the student: forward, twice as much back, and forward again to see how far to go
 REFIT_SAMPLES = 4  # times as many crops as for the layers: a step needs only a few of them
 
@@ -110,8 +110,8 @@ def shrink(
                   arrays (H, W, 3), files or a folder, which are made smaller first; None: the photographs that come
                   with scikit-image
     init          "data-aware", or "memsr": Algorithm 1 of the paper
-    refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take two or
-                  three minutes of one core, at most 200, none if that is less than 40; for "memsr" none
+    refit         steps of the joint refit to the teacher's output, each on four crops; None: as many as take one or
+                  two minutes of one core, at most 120, none if that is less than 24; for "memsr" none
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it

@@ -17,6 +17,7 @@ from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight, unwrap
 from memsr_compiler.trace.approximate.freeze import Frozen
 from memsr_compiler.trace.held_values import leaving_nothing
+from memsr_compiler.trace.trace import Traced
 
 Range: TypeAlias = tuple[float, float]
 
@@ -37,6 +38,7 @@ class Teacher:
     sha256       of the file, in hexadecimal; "" for a module
     path         of the file; None for a module
     frozen       the network that stands for it where it has no plain form, once it was made: see `trace_or_freeze`
+    traced       the module as a graph, where it was read already: then it is not read again
     """
 
     module: nn.Module
@@ -48,6 +50,7 @@ class Teacher:
     sha256: str = ""
     path: Path | None = None
     frozen: Frozen | None = None
+    traced: Traced | None = None
 
     def __post_init__(self) -> None:
         """Raises InvalidInput for a range that is empty or infinite."""
@@ -100,7 +103,7 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     if input_range is None:
         return teacher
     assumed = tuple(words for words in teacher.assumed if not words.startswith(_RANGE_WORDS))
-    return replace(teacher, input_range=input_range, assumed=assumed)
+    return replace(teacher, input_range=input_range, assumed=assumed, traced=None)
 
 
 def assume_range(input_range: Range) -> str:

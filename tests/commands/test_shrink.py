@@ -20,6 +20,7 @@ from PIL import Image
 
 from memsr_compiler import load_plain, save_plain
 from memsr_compiler.images.files import sample_photographs, write_image
+from memsr_compiler.trace.trace import trace
 
 QUICK = ("--samples", "4", "--refit", "0")
 
@@ -43,6 +44,20 @@ def test_a_student_is_derived_and_written(run: Run, teacher: Path, photographs: 
     student = load_plain(tmp_path / "student.onnx")
     assert student.scale == 2 and student.widths[1:-1] == [8] * (len(student.widths) - 2)
     assert load_plain(saved).sha256() == student.sha256()
+
+
+def test_a_teacher_is_traced_once(run: Run, teacher: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is said of it, and not again for the student."""
+    traced: list[object] = []
+
+    def count(*args: object, **how: object) -> object:
+        traced.append(args)
+        return trace(*args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("memsr_compiler.lowering.freezing.trace", count)
+    status, _, err = run(*shrink(teacher, photographs, "--width", "8"))
+    assert status == 0, err
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from helpers.levels import noise
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.crops import batches, count_pixels
+from memsr_compiler.student.crops import batches, count_pixels, find_range
 
 
 def test_batches_do_not_depend_on_order_or_on_how_images_are_stacked() -> None:
@@ -34,3 +34,9 @@ def test_what_batches_refuse() -> None:
         batches([noise(1, 3, 4, 4), noise(1, 1, 4, 4)], samples=1)
     with pytest.raises(InvalidInput, match="NaN"):
         batches([noise(1, 3, 4, 4) * float("nan")], samples=1)
+
+
+def test_the_range_of_every_channel() -> None:
+    images = noise(3, 5, 7, 4).contiguous(memory_format=torch.channels_last)
+    least, most = find_range(images)
+    assert torch.equal(least, images.amin((0, 2, 3))) and torch.equal(most, images.amax((0, 2, 3)))

@@ -142,3 +142,15 @@ def test_levels_that_are_left_out_only_move_the_values_on() -> None:
     every = [features.after for features in levels.inner_features(x)]
     for features, k in zip(shallow.inner_features(x), kept, strict=True):
         assert torch.equal(features.after, every[k - 1])
+
+
+def test_targets_are_the_values_before_the_relus_and_those_behind_them() -> None:
+    """Of a level that carries values beside its ReLUs, these only once."""
+    levels = leveled()
+    assert any(level.relu.any() and not level.relu.all() for level in levels.levels)
+    values = levels.start(noise(1, 3, 5, 6))
+    for level in levels.levels:
+        features = levels.advance(level, values)
+        want = torch.cat([features.before, features.after[:, level.relu]], dim=1)
+        assert torch.equal(torch.cat(features.targets, dim=1), want)
+        values = features.values

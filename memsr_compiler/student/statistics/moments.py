@@ -5,12 +5,13 @@ Samples are multiplied out in their own dtype, float32 as a rule, piece by piece
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from memsr_compiler.student.statistics.tap_products import TapGrid, multiply
+from memsr_compiler.student.statistics.tap_products import TapGrid, add_up, multiply
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Moments:
     @staticmethod
     def of(samples: Tensor) -> Moments:
         """Moments of the columns of samples (C, N), in any dtype and on any device, where they are multiplied out."""
-        return Moments(samples.shape[1], samples.sum(1, dtype=torch.float64).cpu(), _multiply_half(samples.T).cpu())
+        return Moments(samples.shape[1], add_up(samples.T).cpu(), _multiply_half(samples.T).cpu())
 
     @staticmethod
     def of_taps(grid: TapGrid) -> Moments:
@@ -71,11 +72,13 @@ class Moments:
         return self.second - torch.outer(self.mean, self.mean)
 
 
-def cross_taps(grid: TapGrid, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of targets (N, O, H, W), (O,), and of the taps times targets, (I, O): float64, as a `Regression` has them."""
-    mean = targets.mean(dim=(0, 2, 3))
-    parts = grid.cross(targets, mean).view(len(grid.mean) + 1, grid.size**2, -1)
-    own = mean.double()
+def cross_taps(grid: TapGrid, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum of targets (O,), and of the taps times targets, (I, O): float64, as a `Regression` has them.
+
+    targets   (N, O', H, W) each, side by side O of them
+    """
+    sums, own = grid.cross(targets)
+    parts = sums.view(len(grid.mean) + 1, grid.size**2, -1)
     total = parts[-1, grid.size**2 // 2, :-1] + grid.count * own
     read = (parts[:-1] + grid.mean[:, None, None] * parts[-1:]).flatten(0, 1)
     cross = read[:, :-1] + torch.outer(read[:, -1], own)
@@ -108,11 +111,11 @@ class Regression:
         """Sums over samples in columns: x (I, N), its last row ones, and y (O, N)."""
         dtype = torch.promote_types(x.dtype, y.dtype)
         x, y = x.to(dtype), y.to(dtype)
-        return Regression(Moments.of(x), y.sum(1, dtype=torch.float64).cpu(), multiply(x.T, y.T).cpu())
+        return Regression(Moments.of(x), add_up(y.T).cpu(), multiply(x.T, y.T).cpu())
 
     @staticmethod
-    def of_taps(images: Tensor, size: int, targets: Tensor) -> Regression:
-        """Sums over all pixels of images (N, C, H, W): of their taps, see `taps`, and of targets (N, O, H, W)."""
+    def of_taps(images: Tensor, size: int, *targets: Tensor) -> Regression:
+        """Sums over all pixels of images (N, C, H, W): of their taps, see `taps`, and of targets, side by side."""
         grid = TapGrid.of(images, size)
         return Regression(Moments.of_taps(grid), *cross_taps(grid, targets))
 

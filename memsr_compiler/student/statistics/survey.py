@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.distributed import share, sum_moments
 from memsr_compiler.student.statistics.moments import Moments, pixels
+
+NOTICED = 100_000  # pixels, at least, on which it is seen what the output notices: of the features it is on all
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,22 @@ class Survey:
 
 
 def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
-    """Survey a teacher: run it once, forward and back, over batches (N, C, H, W)."""
+    """Survey a teacher: run it once over batches (N, C, H, W), and back on some of them."""
     inner = teacher.levels[:-1]
     features = [Moments.none(level.channels) for level in inner]
     gradients = [Moments.none(level.channels) for level in inner]
+    stride = max(count_pixels(inputs) // NOTICED, 1)
     for number, batch in share(list(enumerate(inputs))):
         if on_step is not None:
             on_step(f"looking at the teacher's features, {number + 1} of {len(inputs)}")
         single = batch.float().contiguous(memory_format=torch.channels_last)
-        held, back = _forward_and_back(teacher, single, seed=number)
-        for i in range(len(inner)):
-            features[i] = features[i] + Moments.of(pixels(held[i]))
-            gradients[i] = gradients[i] + Moments.of(pixels(back[i]))
+        noticed = number % stride == 0 and len(inner) > 0  # a single convolution has nothing inside
+        with torch.set_grad_enabled(noticed):
+            held, output = _run(teacher, single)
+            back = _differentiate(output, held, seed=number) if noticed else []
+        for sums, every in ((features, held), (gradients, back)):
+            for i, values in enumerate(every):
+                sums[i] += Moments.of(pixels(torch.cat([value.detach() for value in values], dim=1)))
     return Survey(tuple(map(sum_moments, features)), tuple(sum_moments(m).second for m in gradients))
 
 
@@ -66,27 +73,33 @@ def _require_numbers(output: Tensor, name: str) -> None:
         )
 
 
-def _forward_and_back(teacher: LeveledTeacher, batch: Tensor, seed: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Features of every inner level, and the gradients of one random projection of the output by them.
-
-    The projection takes every number of the output with a random sign, so that the mean of g g^T is J^T J.
-    """
+def _run(teacher: LeveledTeacher, batch: Tensor) -> tuple[list[list[Tensor]], Tensor]:
+    """Values that every inner level holds, side by side, and the output."""
     values = teacher.start(batch)
-    held: list[Tensor] = []
-    if len(teacher.levels) == 1:  # one convolution: there is nothing between input and output
-        return [], []
-    with torch.enable_grad():
-        for level in teacher.levels:
-            features = teacher.advance(level, values)
-            if level is not teacher.levels[-1]:
-                after = features.after if features.after.requires_grad else features.after.requires_grad_()
-                held.append(after)
-                values = teacher.resume(level, after)
-        _require_numbers(features.after, "the teacher")
-        generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(0, 2, features.after.shape, generator=generator).to(batch) * 2 - 1
-        gradients = torch.autograd.grad((features.after * signs).sum(), held)
-    return [h.detach() for h in held], list(gradients)
+    held: list[list[Tensor]] = []
+    for level in teacher.levels:
+        features = teacher.advance(level, values)
+        if level is not teacher.levels[-1]:
+            values = {name: _mark(value) for name, value in features.values.items()}
+            held.append(list(values.values()))
+    _require_numbers(features.after, "the teacher")
+    return held, features.after
+
+
+def _differentiate(output: Tensor, held: Sequence[Sequence[Tensor]], seed: int) -> list[list[Tensor]]:
+    """Gradients of one random projection of the output by these values.
+
+    It takes every number of the output with a random sign, so that the mean of g g^T is J^T J.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+    gradients = iter(torch.autograd.grad((output * signs).sum(), [value for values in held for value in values]))
+    return [[next(gradients) for _ in values] for values in held]
+
+
+def _mark(value: Tensor) -> Tensor:
+    """The same value as another one: what is carried on unchanged is another value in each level."""
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
 
 
 def metric_root(sensitivity: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ channels is forty times as large.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +36,8 @@ class TapGrid:
     @staticmethod
     def of(images: Tensor, size: int) -> TapGrid:
         """Lay out images (N, C, H, W) for kernels of size x size."""
-        mean = images.mean(dim=(0, 2, 3))
-        return TapGrid(_lay_out(images, mean, size // 2), mean.double(), size)
+        plane, mean = _lay_out([images], size // 2)
+        return TapGrid(plane, mean, size)
 
     @property
     def count(self) -> int:
@@ -67,14 +67,15 @@ class TapGrid:
         whole = pairs.permute(4, 0, 2, 5, 1, 3).reshape(channels * size**2, -1)
         return whole - self._outside()
 
-    def cross(self, targets: Tensor, mean: Tensor) -> Tensor:
-        """Sums of tap times target (N, O, H, W), about their mean (O,), over all pixels, and of the taps.
+    def cross(self, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Sums of tap times target over all pixels, and of the taps, (I, O + 1); and the targets' mean, (O,): float64.
 
-        (I, O + 1) float64
+        targets   (N, O', H, W) each, side by side O of them, that are taken about their mean
         """
         size, channels = self.size, self.plane.shape[3]
         margin, width = size // 2, self.plane.shape[2]
-        wanted = _lay_out(targets, mean, margin).flatten(0, 2)
+        plane, mean = _lay_out(targets, margin)
+        wanted = plane.flatten(0, 2)
         total = self.plane.new_zeros(size, size * channels, wanted.shape[1], dtype=torch.float64)
         first = (size - 1 - margin) * channels
         for rows, windows in self._pieces():
@@ -82,7 +83,7 @@ class TapGrid:
             for down in range(size):
                 seen = windows[down * width :][: len(here), first : first + size * channels]
                 total[down] += multiply(seen, here)
-        return total.view(size, size, channels, -1).permute(2, 0, 1, 3).reshape(channels * size**2, -1)
+        return total.view(size, size, channels, -1).permute(2, 0, 1, 3).reshape(channels * size**2, -1), mean
 
     def _flat(self, rows: slice) -> Tensor:
         return self.plane.view(-1, self.plane.shape[3])[rows]
@@ -133,12 +134,28 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _lay_out(images: Tensor, mean: Tensor, margin: int) -> Tensor:
-    """Lay images less a mean out pixel by pixel, (N, H + 2 margin, W + 2 margin, C + 1), with a channel of ones."""
-    n, channels, height, width = images.shape
-    plane = images.new_zeros(n, height + 2 * margin, width + 2 * margin, channels + 1)
+def add_up(a: Tensor) -> Tensor:
+    """Sum of samples in rows (N, C), (C,) float64, of which as many are added in their own dtype as by `multiply`."""
+    whole = len(a) // TERMS * TERMS
+    parts = a[:whole].view(-1, TERMS, a.shape[1]).sum(1)
+    return parts.sum(0, dtype=torch.float64) + a[whole:].sum(0, dtype=torch.float64)
+
+
+def _lay_out(images: Sequence[Tensor], margin: int) -> tuple[Tensor, Tensor]:
+    """Lay images less their mean out side by side, pixel by pixel, and a channel of ones; say the mean, float64.
+
+    images   (N, C', H, W) each;   returns (N, H + 2 margin, W + 2 margin, C + 1), and (C,)
+    """
+    n, _, height, width = images[0].shape
+    channels = sum(part.shape[1] for part in images)
+    plane = images[0].new_empty(n, height + 2 * margin, width + 2 * margin, channels + 1)
+    if margin:
+        for side in (plane[:, :margin], plane[:, -margin:], plane[:, :, :margin], plane[:, :, -margin:]):
+            side.zero_()
     inside = plane[:, margin : margin + height, margin : margin + width]
-    inside[..., :channels] = images.permute(0, 2, 3, 1)
-    inside[..., :channels] -= mean
+    means = [part.mean(dim=(0, 2, 3)) for part in images]
+    places = torch.split(inside[..., :channels], [part.shape[1] for part in images], dim=3)
+    for part, mean, place in zip(images, means, places, strict=True):
+        torch.sub(part.permute(0, 2, 3, 1), mean, out=place)
     inside[..., channels] = 1
-    return plane
+    return plane, torch.cat(means).double()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memsr_compiler.student.statistics.moments import Moments, Regression, pixels, taps
-from memsr_compiler.student.statistics.tap_products import TERMS, TapGrid, multiply
+from memsr_compiler.student.statistics.tap_products import TERMS, TapGrid, add_up, multiply
 
 SIZES = st.sampled_from([1, 3, 5, 7])
 
@@ -66,3 +66,17 @@ def test_many_samples_are_added_up_in_float64() -> None:
     assert float(multiply(samples, samples)) == exact
     rest = samples[: 3 * TERMS + 5]
     assert float(multiply(rest, rest)) == len(rest) * 3.25**2
+
+
+def test_targets_side_by_side_are_as_good_as_one() -> None:
+    images, targets = noise(2, 3, 9, 8), noise(2, 5, 9, 8, seed=1) + 3
+    apart, one = (Regression.of_taps(images, 3, *parts) for parts in (torch.split(targets, [2, 3], dim=1), [targets]))
+    torch.testing.assert_close(apart.cross, one.cross, rtol=0, atol=1e-12)
+    torch.testing.assert_close(apart.total, one.total, rtol=0, atol=1e-12)
+
+
+def test_samples_are_added_up_whatever_their_number() -> None:
+    for count in (1, TERMS - 1, 3 * TERMS + 5):
+        samples = noise(1, 1, count, 4)[0, 0]
+        torch.testing.assert_close(add_up(samples), samples.sum(0), rtol=0, atol=1e-11)
+        torch.testing.assert_close(add_up(samples.float()), samples.sum(0), rtol=0, atol=1e-5 * count**0.5)
