@@ -66,7 +66,7 @@ def _measure_flat(
         values = InnerValues(model, [batch])
         for name, ends in found.items():
             (x,) = values.of(name)
-            middle = x[(..., *map(_third, x.shape[2:]))]
+            middle = x[..., _third(x.shape[2]), _third(x.shape[3])]
             ends += float(middle.min()), float(middle.max())
     return {name: (float(np.min(ends)), float(np.max(ends))) for name, ends in found.items()}
 
