@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from memsr_compiler.errors import InvalidInput
 
@@ -22,7 +22,7 @@ def find_offset(path: str | os.PathLike[str]) -> int:
         header[keyword] = value
     bits = header.get(b"ZBITPIX", header.get(b"BITPIX"))
     planes = header.get(b"ZNAXIS3", header.get(b"NAXIS3", b"1"))
-    zero, scale = (_read_number(header.get(name), usual) for name, usual in ((b"BZERO", 0.0), (b"BSCALE", 1.0)))
+    zero, scale = (_read_number(header, name, usual) for name, usual in ((b"BZERO", 0.0), (b"BSCALE", 1.0)))
     if planes != b"1":
         raise InvalidInput(f"has {planes.decode('latin-1')} planes, of which Pillow reads one: save it as TIFF or PNG")
     if bits == b"16" and (zero, scale) == (_HALF, 1.0):
@@ -57,6 +57,12 @@ def _read_cards(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, bytes]]:
             yield keyword, value
 
 
-def _read_number(value: bytes | None, usual: float) -> float:
-    """A number as Fortran writes it, 1.0D0 too.  Raises ValueError."""
-    return usual if value is None else float(value.replace(b"D", b"E").decode("latin-1"))
+def _read_number(header: Mapping[bytes, bytes], keyword: bytes, usual: float) -> float:
+    """A number as Fortran writes it, 1.0D0 too; the usual one where it has no value.  Raises InvalidInput."""
+    value = header.get(keyword, b"").decode("latin-1")
+    try:
+        return float(value.replace("D", "E")) if value else usual
+    except ValueError:
+        raise InvalidInput(
+            f"its {keyword.decode()} is {value}, which is no number: is it damaged? Save it as TIFF or PNG"
+        ) from None

@@ -38,12 +38,13 @@ def narrow_ranges(
 
     The zero stays the same integer.  Integers of biases are changed with the steps, which they have in common.
     """
+    inner = list(_list_inner(integer_model))
+    flat = _measure_flat(model, [rounding.input[0] for rounding, _ in inner], images[0].shape, input_range)
     values = InnerValues(model, images)
-    flat = InnerValues(model, _draw_flat(images[0].shape, input_range))
-    for rounding, biases in list(_list_inner(integer_model)):
+    for rounding, biases in inner:
         scale, zero = (read_constant(integer_model, name) for name in rounding.input[1:])
         steps = Steps(float(scale), int(zero))
-        least = _share_of(steps, flat.of(rounding.input[0]))
+        least = _share_of(steps, *flat[rounding.input[0]])
         share = _choose_share(steps, least, values.of(rounding.input[0]))
         write_constant(integer_model, rounding.input[1], scale * share)
         for integers, products in biases:
@@ -53,17 +54,35 @@ def narrow_ranges(
             write_constant(integer_model, products, read_constant(integer_model, products) * share)
 
 
-def _draw_flat(shape: tuple[int, ...], input_range: tuple[float, float]) -> list[NDArray[np.float32]]:
-    """Images of one colour, (N, C, h, w) each: every one whose channels are at either end of the range."""
-    colours = np.array(list(product(input_range, repeat=shape[1])), np.float32)
-    return [np.broadcast_to(colour[:, None, None], shape).copy() for colour in colours]
+def _measure_flat(
+    model: ModelProto, names: Sequence[str], shape: tuple[int, ...], input_range: tuple[float, float]
+) -> dict[str, tuple[float, float]]:
+    """The least and the largest of each value in the middle of images of one colour, far from their borders.
+
+    shape   (N, C, h, w) of the batches that are run, one after the other: large ones take much memory
+    """
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for batch in _draw_flat(shape, input_range):
+        values = InnerValues(model, [batch])
+        for name, ends in found.items():
+            (x,) = values.of(name)
+            middle = x[..., _third(x.shape[2]), _third(x.shape[3])]
+            ends += float(middle.min()), float(middle.max())
+    return {name: (float(np.min(ends)), float(np.max(ends))) for name, ends in found.items()}
 
 
-def _share_of(steps: Steps, flat: Values) -> float:
-    """The part of a range that holds values in the middle of such images, far from their borders."""
+def _draw_flat(shape: tuple[int, ...], input_range: tuple[float, float]) -> Iterator[NDArray[np.float32]]:
+    """Batches (N, C, h, w) of images of one colour: every one whose channels are at either end of the range."""
+    number, channels = shape[:2]
+    colours = np.array(list(product(input_range, repeat=channels)), np.float32)
+    for first in range(0, len(colours), number):
+        batch = np.resize(colours[first : first + number], (number, channels))  # the last ones again, to fill it
+        yield np.broadcast_to(batch[:, :, None, None], shape).copy()
+
+
+def _share_of(steps: Steps, least: float, most: float) -> float:
+    """The part of a range that holds these values."""
     low, high = -steps.zero * steps.scale, (LEVELS - steps.zero) * steps.scale
-    middles = [x[..., _third(x.shape[2]), _third(x.shape[3])] for x in flat]
-    least, most = min(float(x.min()) for x in middles), max(float(x.max()) for x in middles)
     return max(least / low if low < 0 else 0, most / high if high > 0 else 0)
 
 
@@ -74,11 +93,11 @@ def _third(side: int) -> slice:
 def _choose_share(steps: Steps, least: float, values: Values) -> float:
     """The part of a range, not less than that, whose steps are nearest to the values; 1 where it needs all."""
 
+    tensors = [torch.from_numpy(x) for x in values]
+
     def lose(share: float) -> float:
         narrow = Steps(steps.scale * share, steps.zero)
-        return sum(
-            float((narrow.round(x) - x).square().sum(dtype=torch.float64)) for x in map(torch.from_numpy, values)
-        )
+        return sum(float(narrow.round(x).sub_(x).square_().sum(dtype=torch.float64)) for x in tensors)
 
     return min((share for share in _SHARES if share >= least), key=lose, default=1.0)
 
@@ -103,6 +122,7 @@ def _list_inner(model: ModelProto) -> Iterator[tuple[NodeProto, list[tuple[str, 
         alone = uses[rounding.input[1]] == 1 + len(back)  # its steps, read by itself and those that take them back
         if not alone or not convolutions or any(node.op_type != "Conv" for node in convolutions):
             continue
-        biases = [tuple(makers[node.input[2]].input[:2]) for node in convolutions if node.input[2] in makers]
+        stored = [makers[name] for node in convolutions for name in node.input[2:] if name in makers]
+        biases = [tuple(node.input[:2]) for node in stored if node.op_type == "DequantizeLinear"]
         if len(biases) == len(convolutions) and all(uses[name] == 1 for pair in biases for name in pair):
             yield rounding, biases

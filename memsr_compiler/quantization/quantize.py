@@ -207,9 +207,26 @@ def read_float(path: Path) -> ModelProto:
     del model.metadata_props[:]
     model.metadata_props.add(key=_READY[0], value=_READY[1])
     _name_nodes(model)
+    _require_plain_convolutions(model, path)
     _rename_like_others(model)
     _give_biases(model)
     return model
+
+
+def _require_plain_convolutions(model: ModelProto, path: Path) -> None:
+    """Refuse convolutions over rows or volumes, and biases that are not in the file: nothing rounds these."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    for node in list_convolutions(model):
+        if ranks[node.input[1]] != 4:
+            raise InvalidInput(
+                f"{path}: {node.name}: a convolution over {say_count(ranks[node.input[1]] - 2, 'axis', 'axes')} of its "
+                "input, and only those over height and width are quantised; write it as one of these"
+            )
+        if any(name and name not in ranks for name in node.input[2:]):
+            raise InvalidInput(
+                f"{path}: {node.name}: the bias of this convolution is computed, and only those in the file are "
+                "quantised; write it as an Add behind a convolution without a bias"
+            )
 
 
 def _require_no_branches(model: ModelProto, path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import av
@@ -75,7 +75,7 @@ def read_frames(film: Film, scene: Scene, skip: int, notes: Notes) -> Iterator[F
     """
     converter = VideoReformatter()
     given = 0
-    timed = _time(film, _decode(film, scene, notes), notes)
+    timed = _time(film, scene, _decode(film, scene, notes), notes)
     for number, (frame, time, length) in enumerate(_until(scene.stop, timed)):
         if not scene.holds(number):
             continue
@@ -129,7 +129,11 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame
         assert isinstance(stream, VideoStream), "the stream of pictures is where it was"
         number, end, latest = 0, 0.0, 0.0
         waiting: list[int] = []  # times of packets whose turn has not come
-        for packet in _demux(container, notes):
+
+        def told() -> Notes:
+            return _notes_on(number, scene, notes)
+
+        for packet in _demux(container, told):
             latest = max(latest, _find_end(packet))
             if packet.stream.index != film.stream:
                 continue
@@ -143,7 +147,7 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame
                     waiting.remove(stored)
                     heapq.heapify(waiting)
                 place = f"{float(packet.pts * packet.time_base):.2f} s" if packet.pts is not None else "the end"
-                notes.add(f"packets that cannot be decoded ({error.strerror or error}), left out", place)
+                told().add(f"packets that cannot be decoded ({error.strerror or error}), left out", place)
                 continue
             for frame in frames:
                 time = heapq.heappop(waiting) if waiting else _find_time(frame)
@@ -153,17 +157,22 @@ def _decode(film: Film, scene: Scene, notes: Notes) -> Iterator[tuple[VideoFrame
                 number += 1
                 if scene.stop is not None and number > scene.stop:
                     return
-        _look_for_the_end(container, stream, end, latest, SHORT + film.seconds(film.step), notes)
+        _look_for_the_end(container, stream, end, latest, SHORT + film.seconds(film.step), told())
 
 
-def _demux(container: InputContainer, notes: Notes) -> Iterator[Packet[Stream]]:
+def _notes_on(number: int, scene: Scene, notes: Notes) -> Notes:
+    """Where to note what there is at the frame of that number: behind the scene nobody has to know of it."""
+    return notes if scene.stop is None or number < scene.stop else Notes()
+
+
+def _demux(container: InputContainer, told: Callable[[], Notes]) -> Iterator[Packet[Stream]]:
     """The packets of all streams, with those without data that make decoders give what they hold back."""
     packets = container.demux()
     while True:
         try:
             packet = next(packets, None)
         except FFmpegError as error:
-            notes.add(f"the file cannot be read further ({error.strerror or error})", "there it ends")
+            told().add(f"the file cannot be read further ({error.strerror or error})", "there it ends")
             yield from (_make_flush(stream) for stream in container.streams.video)
             return
         if packet is None:
@@ -221,7 +230,7 @@ def _until(stop: int | None, timed: Iterator[tuple[VideoFrame, int, int]]) -> It
 
 
 def _time(
-    film: Film, frames: Iterator[tuple[VideoFrame, int | None]], notes: Notes
+    film: Film, scene: Scene, frames: Iterator[tuple[VideoFrame, int | None]], notes: Notes
 ) -> Iterator[tuple[VideoFrame, int, int]]:
     """Frames with time and length: times that rise, made up where there are none."""
     before: int | None = None
@@ -229,7 +238,8 @@ def _time(
         if time is None:
             time = 0 if before is None else before + film.step
         if before is not None and time <= before:
-            notes.add("frames with times that do not rise, shown as soon as can be", f"frame {number}")
+            words = "frames with times that do not rise, shown as soon as can be"
+            _notes_on(number, scene, notes).add(words, f"frame {number}")
             time = before + 1
         before = time
         yield frame, time, frame.duration or film.step

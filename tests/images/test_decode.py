@@ -596,6 +596,14 @@ def test_numbers_of_fits_are_levels_as_its_header_says(
             read(tmp_path / "a.fits")
 
 
+def test_scales_of_fits_without_a_value_and_without_a_number(tmp_path: Path) -> None:
+    (tmp_path / "a.fits").write_bytes(fits(EIGHT[..., 0], "BZERO   =", "BSCALE  =   / none"))
+    assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], EIGHT[..., 0])
+    (tmp_path / "b.fits").write_bytes(fits(EIGHT[..., 0], "BZERO   = 'black'"))
+    with pytest.raises(InvalidInput, match="its BZERO is 'black', which is no number"):
+        whole(tmp_path / "b.fits")
+
+
 def test_planes_of_fits_and_floating_numbers(tmp_path: Path) -> None:
     (tmp_path / "a.fits").write_bytes(fits(UNIT))
     assert np.array_equal(whole(tmp_path / "a.fits")[..., 0], sixteen(UNIT))

@@ -180,3 +180,13 @@ def test_areas_of_one_colour_are_not_cut_off(bright: bool, tmp_path: Path, monke
     flat = torch.ones(1, 3, 20, 20)
     for colour in (flat, flat * torch.tensor([1.0, 0, 0])[:, None, None], flat * 0):
         torch.testing.assert_close(OrtNetwork(tmp_path / "int8.onnx")(colour), net(colour), rtol=0, atol=3 / 255)
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 36])
+def test_colours_are_run_in_batches_no_larger_than_those_of_the_images(number: int) -> None:
+    """Eight of them for each photograph would take eight times its memory; a file may fix the number."""
+    batches = list(narrow_ranges._draw_flat((number, 3, 2, 5), (-1.0, 1.0)))
+    assert [batch.shape for batch in batches] == [(number, 3, 2, 5)] * -(-8 // number)
+    images = np.concatenate(batches)
+    assert np.array_equal(images, np.broadcast_to(images[..., :1, :1], images.shape))
+    assert len({tuple(colour) for colour in images[..., 0, 0].tolist()}) == 8

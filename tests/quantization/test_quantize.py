@@ -326,6 +326,50 @@ def branches(path: Path) -> None:
     onnx.save(file, str(path))
 
 
+def over_rows(path: Path) -> None:
+    """A network with a convolution over one axis, the places of an image in a row: it crashed."""
+    foreign(path)
+    file = onnx.load(str(path))
+    last = file.graph.node[-1]
+    sizes, weight = np.array([0, 0, -1]), np.ones((4, 4, 3), np.float32)
+    file.graph.initializer.extend([numpy_helper.from_array(sizes, "row"), numpy_helper.from_array(weight, "w")])
+    inner = [
+        helper.make_node("Shape", [last.input[0]], ["shape"]),
+        helper.make_node("Reshape", [last.input[0], "row"], ["flat"]),
+        helper.make_node("Conv", ["flat", "w"], ["mixed"], name="mix", pads=[1, 1]),
+        helper.make_node("Reshape", ["mixed", "shape"], ["folded"]),
+    ]
+    del file.graph.node[-1]
+    file.graph.node.extend([*inner, helper.make_node("DepthToSpace", ["folded"], ["y"], blocksize=2, mode="CRD")])
+    onnx.save(file, str(path))
+
+
+def computed(path: Path, which: str, *, bias: bool = True) -> Path:
+    """A network of which a constant, say "w2", is computed anew at each run, of the image: it is what it was."""
+    foreign(path, bias=bias)
+    file = onnx.load(str(path))
+    nodes = [
+        helper.make_node("ReduceMax", ["image"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "zero"], ["nothing"]),
+        helper.make_node("Add", [which, "nothing"], ["anew"]),
+    ]
+    for node in file.graph.node:
+        node.input[:] = ["anew" if name == which else name for name in node.input]
+    file.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
+    for node in reversed(nodes):
+        file.graph.node.insert(0, node)
+    onnx.save(file, str(path))
+    return path
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_weights_that_are_computed_stay_so(bias: bool, tmp_path: Path) -> None:
+    """Beside them a convolution may have no bias, whose integers would go with narrowed steps."""
+    source = computed(tmp_path / "net.onnx", "w2", bias=bias)
+    quantize(source, tmp_path / "int8.onnx", images(channels=1), takes=Takes(2, 1))
+    assert deviation(source, tmp_path / "int8.onnx", images(channels=1)) < 0.1
+
+
 NAMES = (
     "quarter", "v_scale", "v_zero_point", "w1_scale", "image_scale", "b1_quantized", "b1_quantized_scale",
     "image_QuantizeLinear_Output", "v_DequantizeLinear_Output", "w1_quantized", "v_ReduceMin",
@@ -355,6 +399,8 @@ def test_names_that_onnx_runtime_gives_to_its_own(tmp_path: Path) -> None:
     ("write", "words"),
     [
         (branches, "choice: If: control flow is not quantised"),
+        (over_rows, "mix: a convolution over 1 axis of its input"),
+        (lambda path: computed(path, "b2"), "node_[0-9]+: the bias of this convolution is computed"),
         (half, "is float16"),
         (text, "is no ONNX model"),
         (without_convolution, "no convolution"),

@@ -149,3 +149,22 @@ def test_the_last_frame_of_a_scene_is_as_long_as_it_is_shown(name: str, first: i
     if stop < len(times):
         end = opened.seconds(read[-1].time + read[-1].length) - begin
         assert round(1000 * end) == times[stop]
+
+
+@pytest.mark.parametrize("kind", ["a packet of zeros", "cut off"])
+def test_damage_behind_a_scene_is_none_of_it(kind: str, tmp_path: Path) -> None:
+    """The frame behind it, by which the last one's length is known, may be damaged or missing."""
+    if kind == "cut off":
+        film = write_film(tmp_path / "film.avi", frames=20, codec="ffv1", sound=None)
+        film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    else:
+        source = write_film(tmp_path / "film.avi", frames=20, codec="mpeg4", sound=None, options={"bf": "0"})
+        film = store(source, tmp_path / "damaged.avi", damaged=8)
+    notes, opened = Notes(), Film.open(film, most_pixels=10_000)
+    whole = list(read_frames(opened, Scene(), 0, notes))
+    good = len(whole) - 1 if kind == "cut off" else 8  # the last one is cut off itself
+    assert notes.damage and good > 1
+    for stop in (good - 1, good):
+        notes = Notes()
+        read = list(read_frames(opened, Scene(0, stop), 0, notes))
+        assert len(read) == stop and not notes.damage, notes.tell()

@@ -59,7 +59,12 @@ def fold_rows(node: Node, operands: Sequence[Array | None], rows: Sequence[bool]
     if not repeats and not any(rows):
         return results, False
     if not repeats:
-        apart = _stay_apart(node, operands, rows, results)
+        others = _fold_three(node, operands, rows)
+        if all(map(np.array_equal, results, others)):  # the first row, or the mean of all
+            return results, False
+        apart = all(
+            one.ndim and np.array_equal(np.repeat(one, 3, axis=0), o) for one, o in zip(results, others, strict=True)
+        )
     elif node.op == "Expand" and rows[0]:
         apart = not rows[1] and _rank(operands[0]) == results[0].ndim
     else:
@@ -73,16 +78,14 @@ def _rank(operand: Array | None) -> int:
     return 0 if operand is None else operand.ndim
 
 
-def _stay_apart(node: Node, operands: Sequence[Array | None], rows: Sequence[bool], results: Sequence[Array]) -> bool:
-    """Whether three rows make three of each result, as alike as they are."""
+def _fold_three(node: Node, operands: Sequence[Array | None], rows: Sequence[bool]) -> tuple[Array, ...]:
+    """The results for three rows, as alike as they are.  Raises Unreadable."""
     several = [o if o is None or not row else np.repeat(o, 3, axis=0) for o, row in zip(operands, rows, strict=True)]
     try:
         check_room([sum(o.size for o in several if o is not None)])
-        others = fold(node, several)
+        return fold(node, several)
     except Unreadable:
-        return False
-    pairs = zip(results, others, strict=True)
-    return all(one.ndim and np.array_equal(np.repeat(one, 3, axis=0), other) for one, other in pairs)
+        raise Unreadable(COUNTS) from None
 
 
 def _as_array(value: Any, kind: int) -> Array:

@@ -427,6 +427,28 @@ def test_a_constant_repeated_for_each_image_is_read(
         agrees(path, sizes=((4, 5),), batch=images)
 
 
+@pytest.mark.parametrize(
+    "taken",
+    [
+        [node("Gather", "r zero", "k", axis=0)],
+        [node("Slice", "r zero one zero", "k")],
+        [node("ReduceMax", "r", "k", axes=[0], keepdims=1)],
+        [node("ReduceMean", "r", "k", axes=[0], keepdims=1)],
+    ],
+    ids=["first", "first by a slice", "largest", "mean"],
+)
+def test_one_of_the_rows_for_each_image_is_read(taken: list[onnx.NodeProto], tmp_path: Path) -> None:
+    """As all of them are the same, it does not hang on how many there are."""
+    nodes = [
+        *(node("Conv", "x w", "c"), node("Shape", "c", "s"), node("Slice", "s zero one", "n")),
+        *(node("Concat", "n one one one", "p", axis=0), node("Expand", "row p", "r"), *taken, SCALED),
+    ]
+    numbers = {**NUMBERS, "row": whole(1, 6, 1, 1)}
+    path = saved(model(nodes, {n: v for n, v in numbers.items() if any(n in m.input for m in nodes)}), tmp_path)
+    for images in (1, 2, 3):
+        agrees(path, sizes=((4, 5),), batch=images)
+
+
 def test_a_batch_that_is_joined_with_channels_and_parted_again_is_read(tmp_path: Path) -> None:
     nodes = [
         node("Conv", "x w", "c"),
