@@ -3,7 +3,7 @@
 ONNX Runtime's calibration lets a range reach from the least value to the largest that it has seen.  Few values come
 near these, at sharp edges, and all pay for them with wider steps.  Of some narrower ranges that one is taken whose
 rounded values are nearest to the values, in the mean square: Banner, Nahshan, Soudry 2019, arXiv 1810.05723; Nagel et
-al. 2021, arXiv 2106.08295, Sec. 3.1.  None is taken that cuts off what areas of one colour come to: white paper is rare
+al. 2021, arXiv 2106.08295.  None is taken that cuts off what areas of one colour come to: white paper is rare
 in photographs, and where a network holds the image itself it would be grey.
 """
 

@@ -76,7 +76,7 @@ def is_by_count(result: Any, operands: Sequence[Any]) -> bool:
 
 
 def compute(name: str, run: Callable[[Any, Any], Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What an operation makes of constants, some of which are spread; a tensor where all of it is known.
+    """The result of an operation on constants, some of which are spread; a tensor where all of it is known.
 
     run   gives the result of the operation for other operands
     Raises DependsOnSize or DependsOnBatch where that may hang on how far they are spread, and whatever torch raises.
@@ -209,7 +209,7 @@ def _length(size: Any) -> int:
 
 
 def _count_long(tensors: Any) -> Counter[int]:
-    """How many axes there are of each such length, in that of the tensors that has the most."""
+    """Counts of the axes of each such length, in that of the tensors that has the most."""
     most = Counter[int]()
     for tensor in tensors:
         most |= Counter(n for n in tensor.shape if n in _LONG)
