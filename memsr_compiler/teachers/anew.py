@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from memsr_compiler.errors import first_line
-from memsr_compiler.trace.own_files import is_foreign, lies_in
+from memsr_compiler.trace.own_code.own_files import is_foreign, lies_in
 
 Ask: TypeAlias = Callable[[object], Any]
 _PATIENCE = 60.0  # seconds, and ten times what the same took in this process

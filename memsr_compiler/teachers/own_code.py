@@ -24,7 +24,7 @@ from memsr_compiler.teachers.state_dict import call, load_strictly
 from memsr_compiler.teachers.unset import Seen, differ, require_all_set, see
 from memsr_compiler.teachers.wrappers import StateDict, Weights, read_notes
 from memsr_compiler.torch_helpers import prepare, unwrap_inside
-from memsr_compiler.trace.programs import tell_guarded, without_guards
+from memsr_compiler.trace.fx.programs import tell_guarded, without_guards
 
 _FILE = re.compile(r".*[/\\].*|.*\.py")
 

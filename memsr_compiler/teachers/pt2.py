@@ -29,8 +29,8 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import GUARD, say_sizes
-from memsr_compiler.trace.programs import free_batch
-from memsr_compiler.trace.tracers import drop_dtype_checks
+from memsr_compiler.trace.fx.programs import free_batch
+from memsr_compiler.trace.fx.tracers import drop_dtype_checks
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"

@@ -20,7 +20,7 @@ from memsr_compiler.teachers.state_dict import assemble, find_stated
 from memsr_compiler.teachers.teacher import Range, Teacher, assume_range
 from memsr_compiler.teachers.wrappers import StateDict
 from memsr_compiler.torch_helpers import compiling_nothing, one_thread, prepare
-from memsr_compiler.trace.held_values import leaving_nothing
+from memsr_compiler.trace.kept.held_values import leaving_nothing
 
 RANGES: tuple[Range, ...] = ((0.0, 1.0), (0.0, 255.0))
 PADDING, NO_CLAMP = "zero padding", "no clamp at the end"  # of all families, and nothing of it is in weights

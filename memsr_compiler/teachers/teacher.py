@@ -16,7 +16,7 @@ from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight, unwrap
 from memsr_compiler.trace.approximate.freeze import Frozen
-from memsr_compiler.trace.held_values import leaving_nothing
+from memsr_compiler.trace.kept.held_values import leaving_nothing
 from memsr_compiler.trace.trace import Traced
 
 Range: TypeAlias = tuple[float, float]

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import compiling_nothing, one_thread, walk
-from memsr_compiler.trace.held_values import leaving_nothing
+from memsr_compiler.trace.kept.held_values import leaving_nothing
 from memsr_compiler.trace.samples import possible_channels
 
 _SIDE = 16  # of the image on which networks are compared, in pixels

@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, list_weights, walk
-from memsr_compiler.trace.held_values import putting_back
-from memsr_compiler.trace.places import line_of
-from memsr_compiler.trace.tensors_only import mark_image
+from memsr_compiler.trace.kept.held_values import putting_back
+from memsr_compiler.trace.own_code.places import line_of
+from memsr_compiler.trace.own_code.tensors_only import mark_image
 from memsr_compiler.trace.views import BATCH
 
 log = logging.getLogger(__name__)

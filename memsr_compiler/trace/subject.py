@@ -19,15 +19,17 @@ from torch.overrides import TorchFunctionMode
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
-from memsr_compiler.trace.first_runs import require_nothing_of_the_first, run_as_it_is
-from memsr_compiler.trace.fx_reader import module_of
-from memsr_compiler.trace.held_values import Held, putting_back
-from memsr_compiler.trace.needed import word_of
-from memsr_compiler.trace.numbers import Group, numbers_of_modules
-from memsr_compiler.trace.own_files import is_foreign
-from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.programs import tell_guarded, without_guards
-from memsr_compiler.trace.remembered import keeps_values
+from memsr_compiler.trace.fx.needed import word_of
+from memsr_compiler.trace.fx.programs import tell_guarded, without_guards
+from memsr_compiler.trace.fx.reader import module_of
+from memsr_compiler.trace.kept.first_runs import require_nothing_of_the_first, run_as_it_is
+from memsr_compiler.trace.kept.held_values import Held, putting_back
+from memsr_compiler.trace.kept.remembered import keeps_values
+from memsr_compiler.trace.own_code.numbers import Group, numbers_of_modules
+from memsr_compiler.trace.own_code.own_files import is_foreign
+from memsr_compiler.trace.own_code.places import words_of
+from memsr_compiler.trace.own_code.tensors_only import has_marked_tensors
+from memsr_compiler.trace.own_code.unheard import Noted, find_value_question, noting_code
 from memsr_compiler.trace.samples import (
     SIZES,
     Range,
@@ -45,8 +47,6 @@ from memsr_compiler.trace.samples import (
     try_channels,
     types_of_weights,
 )
-from memsr_compiler.trace.tensors_only import has_marked_tensors
-from memsr_compiler.trace.unheard import Noted, find_value_question, noting_code
 
 _QUANTISING = ("torch.ao.quantization.", "torchao.")
 _NUMPYS = ("__array__", "__array_wrap__", "numpy")  # methods by which a tensor becomes an array, and is made of one

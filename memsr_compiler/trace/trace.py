@@ -14,11 +14,12 @@ from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.torch_helpers import compiling_nothing, copy_module, enlarge, one_thread
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import find_other_batches, say_decided
-from memsr_compiler.trace.fx_reader import NO_WORD, read, refuse_attention, refuse_impossible, refuse_remembered
-from memsr_compiler.trace.held_values import leaving_values
+from memsr_compiler.trace.fx.reader import NO_WORD, read, refuse_attention, refuse_impossible, refuse_remembered
+from memsr_compiler.trace.fx.tracers import LeavesTorch, export_module, trace_symbolically
+from memsr_compiler.trace.kept.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
-from memsr_compiler.trace.places import place_of
+from memsr_compiler.trace.own_code.decisions import find_other_batches, say_decided
+from memsr_compiler.trace.own_code.places import place_of
 from memsr_compiler.trace.samples import (
     TOGETHER,
     Sample,
@@ -36,7 +37,6 @@ from memsr_compiler.trace.subject import (
     require_steady,
     require_usual_tensors,
 )
-from memsr_compiler.trace.tracers import LeavesTorch, export_module, trace_symbolically
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Unreadable, WrongChannels
 
 log = logging.getLogger(__name__)

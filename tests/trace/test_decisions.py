@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.trace import unheard
 from memsr_compiler.trace.approximate.freeze import find_places
-from memsr_compiler.trace.decisions import OTHERS, find_other_size
-from memsr_compiler.trace.statements import answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.own_code import unheard
+from memsr_compiler.trace.own_code.decisions import OTHERS, find_other_size
+from memsr_compiler.trace.own_code.statements import answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.own_code.unheard import noting_code
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, trace
-from memsr_compiler.trace.unheard import noting_code
 
 
 class Deciding(nn.Module):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from memsr_compiler.trace.held_values import Held, leaving_nothing, putting_back
+from memsr_compiler.trace.kept.held_values import Held, leaving_nothing, putting_back
 
 
 class Slotted:

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.own_code.unheard import Noted, noting_code
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.unheard import Noted, noting_code
 
 LIMIT = 64
 log = logging.getLogger(__name__)

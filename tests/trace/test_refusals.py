@@ -20,9 +20,9 @@ from memsr_compiler import ir
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.trace.builder import Builder
-from memsr_compiler.trace.fx_reader import refuse_impossible
+from memsr_compiler.trace.fx.reader import refuse_impossible
+from memsr_compiler.trace.fx.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, WrongChannels
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.trace.remembered import keeps_values
+from memsr_compiler.trace.kept.remembered import keeps_values
 from memsr_compiler.trace.trace import trace
 
 

@@ -17,9 +17,9 @@ from torch.export import Dim
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.ir.interpreter import run
 from memsr_compiler.trace.builder import Builder
-from memsr_compiler.trace.fx_reader import read
+from memsr_compiler.trace.fx.reader import read
+from memsr_compiler.trace.fx.tracers import trace_symbolically
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.tracers import trace_symbolically
 from memsr_compiler.trace.views import View
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.trace.tensors_only import mark_image
+from memsr_compiler.trace.own_code.tensors_only import mark_image
+from memsr_compiler.trace.own_code.unheard import noting_code
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.unheard import noting_code
 
 LIMIT = 64
 

@@ -17,9 +17,9 @@ from memsr_compiler.ir.interpreter import run
 from memsr_compiler.lowering.compile import compile_to_plain
 from memsr_compiler.lowering.equivalence import check_equivalence
 from memsr_compiler.trace.builder import Builder
-from memsr_compiler.trace.fx_reader import read
+from memsr_compiler.trace.fx.reader import read
+from memsr_compiler.trace.fx.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.tracers import export_module, trace_symbolically
 from memsr_compiler.trace.views import Unreadable, View
 
 BOUNDS = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)

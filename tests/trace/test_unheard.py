@@ -27,10 +27,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
-from memsr_compiler.trace.own_files import is_foreign
-from memsr_compiler.trace.read_off import no_pixels
+from memsr_compiler.trace.own_code.own_files import is_foreign
+from memsr_compiler.trace.own_code.read_off import no_pixels
+from memsr_compiler.trace.own_code.unheard import find_size_question, noting_code
 from memsr_compiler.trace.trace import trace
-from memsr_compiler.trace.unheard import find_size_question, noting_code
 
 LIMIT = 64
 

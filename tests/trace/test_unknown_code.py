@@ -21,9 +21,9 @@ from memsr_compiler import compile_to_plain, export_onnx, load_teacher
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.torch_helpers import copy_module, unwrap_inside
+from memsr_compiler.trace.own_code.unheard import noting_code
 from memsr_compiler.trace.subject import _require_copied
 from memsr_compiler.trace.trace import Traced, trace
-from memsr_compiler.trace.unheard import noting_code
 
 LIMIT = 64
 

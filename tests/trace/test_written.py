@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, export
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.trace.needed import find_needed
+from memsr_compiler.trace.fx.needed import find_needed
 from memsr_compiler.trace.trace import GraphModule, trace
 
 pytestmark = [

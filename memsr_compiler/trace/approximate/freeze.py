@@ -18,16 +18,16 @@ from memsr_compiler.torch_helpers import InFloat64, compiling_nothing, copy_modu
 from memsr_compiler.trace.approximate.measure import measure, run_replaced
 from memsr_compiler.trace.approximate.reader import ApproximateReader, Place
 from memsr_compiler.trace.builder import Builder, Resized
-from memsr_compiler.trace.decisions import say_decided
-from memsr_compiler.trace.fx_reader import refuse_remembered
-from memsr_compiler.trace.held_values import leaving_values
+from memsr_compiler.trace.fx.programs import without_guards
+from memsr_compiler.trace.fx.reader import refuse_remembered
+from memsr_compiler.trace.fx.tracers import trace_symbolically
+from memsr_compiler.trace.kept.held_values import leaving_values
 from memsr_compiler.trace.large_constants import require_small_constants
-from memsr_compiler.trace.places import place_of
-from memsr_compiler.trace.programs import without_guards
+from memsr_compiler.trace.own_code.decisions import say_decided
+from memsr_compiler.trace.own_code.places import place_of
 from memsr_compiler.trace.samples import TOGETHER, Sample, differs_by, most_off, possible_channels, try_channels
 from memsr_compiler.trace.subject import observe, require_steady, require_usual_tensors
 from memsr_compiler.trace.trace import SYMBOLIC, GraphModule, ImageSkip, Traced, require_convolution
-from memsr_compiler.trace.tracers import trace_symbolically
 from memsr_compiler.trace.views import WrongChannels
 
 READER = f"{SYMBOLIC}, approximated"

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from memsr_compiler.trace.asked import SIDES
-from memsr_compiler.trace.needed import ALIASES, word_of
+from memsr_compiler.trace.fx.asked import SIDES
+from memsr_compiler.trace.fx.needed import ALIASES, word_of
 
 Factors: TypeAlias = tuple[float, ...]
 

@@ -21,10 +21,10 @@ from memsr_compiler import ir
 from memsr_compiler.errors import InvalidGraph, UnsupportedModel
 from memsr_compiler.ir.approximation import Replacement, replacement_ops
 from memsr_compiler.trace.approximate import growth
-from memsr_compiler.trace.asked import Asked
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.fx_reader import SHAPES, Cell, Reader, attribute_of, leaves_of
-from memsr_compiler.trace.needed import is_inplace, word_of
+from memsr_compiler.trace.fx.asked import Asked
+from memsr_compiler.trace.fx.needed import is_inplace, word_of
+from memsr_compiler.trace.fx.reader import SHAPES, Cell, Reader, attribute_of, leaves_of
 from memsr_compiler.trace.views import DependsOnBatch, DependsOnSize, Size, Unreadable, View, WrongChannels
 
 BOUNDED = ("sigmoid", "tanh", "softsign", "erf")  # activations that make a gate of what they bend

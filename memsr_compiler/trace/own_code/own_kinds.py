@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.own_code.own_files import is_foreign
 
 _MADE_AND_SHOWN = frozenset((
     "__class_getitem__", "__copy__", "__deepcopy__", "__format__", "__getnewargs__", "__getnewargs_ex__",

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.closures import PLAIN, is_plain_tuple
 from memsr_compiler.torch_helpers import require_told_apart
-from memsr_compiler.trace.noted import (
+from memsr_compiler.trace.kept.noted import (
     ABSENT,
     Change,
     Noted,
@@ -50,7 +50,7 @@ from memsr_compiler.trace.noted import (
     open_cell,
     read_slot,
 )
-from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.own_code.own_files import is_foreign
 
 P = ParamSpec("P")
 R = TypeVar("R")

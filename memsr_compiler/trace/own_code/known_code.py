@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from memsr_compiler.trace.bytecode import (
+from memsr_compiler.trace.fx.programs import is_graph_alone
+from memsr_compiler.trace.own_code.bytecode import (
     Step,
     catches,
     find_call,
@@ -31,10 +32,9 @@ from memsr_compiler.trace.bytecode import (
     own_name,
     stands,
 )
-from memsr_compiler.trace.known_values import KnownValues, of_modules, poses, runs_by_functions
-from memsr_compiler.trace.own_files import is_foreign
-from memsr_compiler.trace.programs import is_graph_alone
-from memsr_compiler.trace.statements import only_raises
+from memsr_compiler.trace.own_code.known_values import KnownValues, of_modules, poses, runs_by_functions
+from memsr_compiler.trace.own_code.own_files import is_foreign
+from memsr_compiler.trace.own_code.statements import only_raises
 
 _STEPS = re.compile(
     r"CALL(_KW|_EX|_FUNCTION_EX)?|COPY|SWAP|WITH(_EXCEPT_START)?|PUSH_EXC_INFO|POP_(EXCEPT|BLOCK)|RERAISE"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copy_module
-from memsr_compiler.trace.own_files import is_foreign
+from memsr_compiler.trace.own_code.own_files import is_foreign
 from memsr_compiler.trace.views import tell_other_sizes, tell_sizes
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)

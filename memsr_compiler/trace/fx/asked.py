@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from memsr_compiler.torch_helpers import InFloat64
-from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
+from memsr_compiler.trace.own_code.read_off import KnownNumbers, no_pixels, without_reports
 
 SIDES = ((48, 64), (96, 160), (49_152, 81_920))  # whose common multiples windows and steps divide
 _ODD = ((2, 3), (61, 83))  # which they need not divide: code may fail there

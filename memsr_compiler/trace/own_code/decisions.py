@@ -17,14 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module, has_numbers, list_buffers
-from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.numbers import Group, counts_to_look_at, sides_to_look_at
-from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
-from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
+from memsr_compiler.trace.kept.held_values import leaving_values
+from memsr_compiler.trace.own_code.numbers import Group, counts_to_look_at, sides_to_look_at
+from memsr_compiler.trace.own_code.own_files import OURS, TORCH, is_foreign, lies_in
+from memsr_compiler.trace.own_code.places import words_of
+from memsr_compiler.trace.own_code.read_off import KnownNumbers, no_pixels, without_reports
+from memsr_compiler.trace.own_code.statements import Line, only_raises
+from memsr_compiler.trace.own_code.unheard import find_size_question
 from memsr_compiler.trace.samples import SEVERAL, SIZES, Size
-from memsr_compiler.trace.statements import Line, only_raises
-from memsr_compiler.trace.unheard import find_size_question
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from traceback import FrameSummary
 from types import FrameType, FunctionType, MethodType
 from typing import Any
 
-from memsr_compiler.trace.own_files import is_foreign, is_pythons
+from memsr_compiler.trace.own_code.own_files import is_foreign, is_pythons
 
 
 class Line(FrameSummary):

@@ -8,7 +8,7 @@ import traceback
 
 from torch import nn
 
-from memsr_compiler.trace.own_files import TORCH, lies_in
+from memsr_compiler.trace.own_code.own_files import TORCH, lies_in
 
 
 def place_of(model: nn.Module, error: Exception) -> str:

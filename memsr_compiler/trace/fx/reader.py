@@ -15,7 +15,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64
 from memsr_compiler.trace import spread
 from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
-from memsr_compiler.trace.needed import ALIASES, ITSELF, find_needed, find_remembered, is_inplace, word_of
+from memsr_compiler.trace.fx.needed import ALIASES, ITSELF, find_needed, find_remembered, is_inplace, word_of
 from memsr_compiler.trace.samples import ALONE
 from memsr_compiler.trace.spread import Spread
 from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape

@@ -27,14 +27,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.torch_helpers import InFloat64, copy_module
-from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.known_code import KnownCode
-from memsr_compiler.trace.numbers import Group, numbers_at_hand
-from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
-from memsr_compiler.trace.own_kinds import find_own_kind
-from memsr_compiler.trace.read_off import KnownNumbers, no_pixels, without_reports
-from memsr_compiler.trace.statements import Line, Places, decides_by_number, only_raises, only_tells, refuses
-from memsr_compiler.trace.tensors_only import OnlyTensors, name_of
+from memsr_compiler.trace.kept.held_values import leaving_values
+from memsr_compiler.trace.own_code.known_code import KnownCode
+from memsr_compiler.trace.own_code.numbers import Group, numbers_at_hand
+from memsr_compiler.trace.own_code.own_files import OURS, TORCH, is_foreign, is_pythons, lies_in
+from memsr_compiler.trace.own_code.own_kinds import find_own_kind
+from memsr_compiler.trace.own_code.read_off import KnownNumbers, no_pixels, without_reports
+from memsr_compiler.trace.own_code.statements import Line, Places, decides_by_number, only_raises, only_tells, refuses
+from memsr_compiler.trace.own_code.tensors_only import OnlyTensors, name_of
 from memsr_compiler.trace.views import HEIGHT, WIDTH
 
 _SYMBOL = os.path.join(TORCH, "__init__.py")

@@ -10,8 +10,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+import memsr_compiler
+
 TORCH = os.path.dirname(torch.__file__)
-OURS = os.path.dirname(os.path.dirname(__file__))
+OURS = os.path.dirname(memsr_compiler.__file__)
 _KNOWN = (TORCH, os.path.dirname(np.__file__), OURS)
 _TYPES = os.path.join(os.path.dirname(TORCH), "typing_extensions.py")  # which hears from `typing` what torch asks for
 _PYTHONS = sysconfig.get_path("stdlib")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight
-from memsr_compiler.trace.held_values import putting_back
-from memsr_compiler.trace.noted import Change
+from memsr_compiler.trace.kept.held_values import putting_back
+from memsr_compiler.trace.kept.noted import Change
+from memsr_compiler.trace.own_code.tensors_only import mark_image
 from memsr_compiler.trace.samples import Range, Sample, Size, draw_coloured, is_same, possible_channels
-from memsr_compiler.trace.tensors_only import mark_image
 
 log = logging.getLogger(__name__)
 

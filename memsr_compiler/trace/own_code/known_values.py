@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.overrides import get_overridable_functions
 
 from memsr_compiler.closures import leave_out_atoms
-from memsr_compiler.trace.own_files import is_foreign
-from memsr_compiler.trace.own_kinds import has_own_methods
-from memsr_compiler.trace.statements import ASKING, TELLING
+from memsr_compiler.trace.own_code.own_files import is_foreign
+from memsr_compiler.trace.own_code.own_kinds import has_own_methods
+from memsr_compiler.trace.own_code.statements import ASKING, TELLING
 
 _BUILTINS = frozenset([
     range, len, zip, enumerate, super, reversed, sum, max, min, abs, list, tuple, int, float, bool,

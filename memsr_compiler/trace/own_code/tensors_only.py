@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.torch_helpers import list_weights
-from memsr_compiler.trace.own_files import OURS, TORCH, is_foreign, lies_in
+from memsr_compiler.trace.own_code.own_files import OURS, TORCH, is_foreign, lies_in
 
 _THE_SAME_OF_ALL = frozenset((
     "device", "dtype", "element_size", "get_device", "is_complex", "is_cpu", "is_cuda", "is_floating_point", "is_meta",

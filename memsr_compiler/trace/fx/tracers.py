@@ -28,18 +28,18 @@ from memsr_compiler.torch_helpers import (
     list_weights,
     writes_in_place,
 )
-from memsr_compiler.trace.asked import Asked, asks_how_many, asks_no_size
-from memsr_compiler.trace.decisions import HOW_MANY
-from memsr_compiler.trace.fx_reader import refuse_impossible, refuse_remembered
-from memsr_compiler.trace.held_values import leaving_values
-from memsr_compiler.trace.needed import INPLACE, changes, list_written, may_be
-from memsr_compiler.trace.own_files import is_foreign
-from memsr_compiler.trace.places import words_of
-from memsr_compiler.trace.read_off import READ_OFF
-from memsr_compiler.trace.renamed import rename_in_graph, rename_in_program
-from memsr_compiler.trace.statements import Places, answer_that_goes_on, only_raises, only_tells
-from memsr_compiler.trace.unchanged import Unchanged
-from memsr_compiler.trace.unheard import callers, foreign_lines
+from memsr_compiler.trace.fx.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.fx.needed import INPLACE, changes, list_written, may_be
+from memsr_compiler.trace.fx.reader import refuse_impossible, refuse_remembered
+from memsr_compiler.trace.fx.renamed import rename_in_graph, rename_in_program
+from memsr_compiler.trace.fx.unchanged import Unchanged
+from memsr_compiler.trace.kept.held_values import leaving_values
+from memsr_compiler.trace.own_code.decisions import HOW_MANY
+from memsr_compiler.trace.own_code.own_files import is_foreign
+from memsr_compiler.trace.own_code.places import words_of
+from memsr_compiler.trace.own_code.read_off import READ_OFF
+from memsr_compiler.trace.own_code.statements import Places, answer_that_goes_on, only_raises, only_tells
+from memsr_compiler.trace.own_code.unheard import callers, foreign_lines
 from memsr_compiler.trace.views import BATCH, HEIGHT, WIDTH
 
 

@@ -1,0 +1,7 @@
+"""torch.fx graphs: the two ways to one, and what each of its nodes is as an operation of ours.
+
+tracers, asked             the graph, by either tracer; what code asks on the way is answered
+renamed                    names that neither tracer can write into code
+programs, needed           whether a graph is all that runs, and what of it the result needs
+reader, unchanged          nodes as operations; whether tensors of numbers are the same at each
+"""
