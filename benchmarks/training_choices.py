@@ -1,4 +1,4 @@
-"""What each choice of `distill` buys at equal steps: optimizer, rate, labels, features.
+"""What each choice of `distill` buys at equal steps: optimizer, rate, labels, zoom, features.
 
     python benchmarks/training_choices.py STUDENT TEACHER PHOTOGRAPHS RUNS STEPS [NAME ...]
 
@@ -33,6 +33,10 @@ CHOICES = {
     "Muon 5e-4, both": ["--rate", "5e-4"],
     "Muon 2e-3, both, Eq. 12, lambda 0.3": ["--rate", "2e-3", "--lambda", "0.3"],
     "Muon 2e-3, both, Eq. 12, lambda 3": ["--rate", "2e-3", "--lambda", "3"],
+    "Muon 2e-3, both, zoomed out": ["--rate", "2e-3", "--zoom", "out"],
+    "Muon 2e-3, both, zoomed in": ["--rate", "2e-3", "--zoom", "in"],
+    "Muon 2e-3, both, zoomed both ways": ["--rate", "2e-3", "--zoom", "both"],
+    "Muon 2e-3, both, self-ensemble": ["--rate", "2e-3", "--self-ensemble"],
     "Muon 2e-3, both, bf16": ["--rate", "2e-3", "--precision", "bf16"],
     "Muon 2e-3, both, compiled": ["--rate", "2e-3", "--compile"],
     "Muon 2e-3, both, bf16, compiled": ["--rate", "2e-3", "--precision", "bf16", "--compile"],

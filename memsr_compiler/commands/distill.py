@@ -58,6 +58,7 @@ def run(options: DistillOptions, reading: ReadingOptions, talk: Talk) -> None:
     choices = choose(options, _count_layers(options))
     _check_method(options, choices)
     options = settle(options, choices)
+    _check_labels(options, choices)
     how = recipe(options, choices)
     record = record_of(options, reading)
     with hold_run(options, how, record, talk) as resume:
@@ -84,6 +85,15 @@ def _check_method(options: DistillOptions, choices: Choices) -> None:
         raise InvalidInput("--method pisr: learns from photographs; leave --labels out")
     if method == "pisr" and count_processes() > 1:
         raise InvalidInput("--method pisr: trains parts that change on the way, which only one process can")
+
+
+def _check_labels(options: DistillOptions, choices: Choices) -> None:
+    """Raises InvalidInput for what asks for the teacher's output where the student is not to give it."""
+    if choices.labels != "photographs":
+        return
+    asked = {f"--zoom {options.zoom}": options.zoom in ("in", "both"), "--self-ensemble": options.ensemble}
+    for option in (name for name, given in asked.items() if given):
+        raise InvalidInput(f"{option}: needs the teacher's output, and --labels is photographs; leave one out")
 
 
 def _distill(
@@ -134,8 +144,10 @@ def _distill(
     labeller = None
     if choices.labels != "photographs":
         name = _name_outputs(model.model, teacher)
-        labeller = Labeller(copy_module(model.model, torch.float32), model.takes, name, choices.labels)
-    cut, judged = read_data(options, takes, record, resume, talk, code, networks, labeller)
+        labeller = Labeller(
+            copy_module(model.model, torch.float32), model.takes, name, choices.labels, ensemble=options.ensemble
+        )
+    cut, judged = read_data(options, takes, record, resume, talk, code, networks, labeller, options.zoom)
     rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
     objective: Objective = in_floats or _for_integers(student, cut, options)
     if options.int8:

@@ -26,11 +26,14 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import first_weight
 from memsr_compiler.training.labels import Labeller
 from memsr_compiler.training.patches import Patches, find_image_folder, prepare_folders
+from memsr_compiler.training.zoom import Zoom, zoom_photographs
 
 if TYPE_CHECKING:
     from memsr_compiler.training.loop import Outcome
     from memsr_compiler.training.progress import Progress
     from memsr_compiler.training.recipe import Recipe
+
+_ZOOMED = {"out": "out of", "in": "into", "both": "out of or into"}  # said of photographs
 
 
 @dataclass(frozen=True)
@@ -105,19 +108,21 @@ def read_data(
     code: Mapping[str, str],
     networks: Mapping[str, str] | None = None,
     labeller: Labeller | None = None,
+    zoom: Zoom = "none",
 ) -> tuple[Patches, Bench]:
     """Begin the run, if it does not go on, and read what it trains and is validated on.
 
     code       SHA-256 of the files of own code that builds its network or teacher, by `digest_code`
     networks   SHA-256 of the files that it is about besides, by what they are
     labeller   adds a teacher's outputs to the photographs
+    zoom       what is trained on beside the photographs as they are
 
     Raises InvalidInput for data that do not fit the network, or are not those that a run began with.
     """
     new = resume is None
     if new and not options.overwrite:
         begin(options.out, record)  # before the photographs: making those ready takes long, and may be stopped too
-    patches = read_patches(options, takes, talk, labeller)
+    patches = read_patches(options, takes, talk, labeller, zoom)
     judged = read_bench(options, takes, talk)
     if new and options.overwrite:
         begin(options.out, record)  # not sooner: now it is known that the old run is given up for something
@@ -134,7 +139,9 @@ def read_bench(options: TrainingOptions, takes: Takes, talk: Talk) -> Bench:
     return Bench(images, takes, f"{say_count(len(images), 'image')}, {words}")
 
 
-def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: Labeller | None = None) -> Patches:
+def read_patches(
+    options: TrainingOptions, takes: Takes, talk: Talk, labeller: Labeller | None = None, zoom: Zoom = "none"
+) -> Patches:
     """Read the photographs to be cut into patches.
 
     Raises InvalidInput for photographs and patches that do not fit the network.
@@ -161,10 +168,13 @@ def read_patches(options: TrainingOptions, takes: Takes, talk: Talk, labeller: L
             on_image=on_image,
             warn=talk.warn,
         )
+        of_them = len(photographs)
+        photographs = zoom_photographs(photographs, zoom, scale=takes.scale, patch=small)
         if labeller is not None:
             photographs = labeller.label(photographs, lambda name: step(f"enlarging {name} by the teacher"))
     places = ", ".join(str(find_image_folder(folder)) for folder in options.data)
-    talk.say(f"data         {say_count(len(photographs), 'photograph')} in {places}")
+    more = f", and {len(photographs) - of_them:,} zoomed {_ZOOMED[zoom]}" if zoom != "none" else ""
+    talk.say(f"data         {say_count(of_them, 'photograph')} in {places}{more}")
     return Patches(
         photographs,
         scale=takes.scale,

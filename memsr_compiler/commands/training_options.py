@@ -15,6 +15,7 @@ from memsr_compiler.commands.quantities import check_number
 OptimizerName = Literal["adam", "muon"]
 Labels = Literal["photographs", "teacher", "both"]
 Method = Literal["memsr", "srkd", "fakd", "pisr"]
+Zoom = Literal["none", "out", "in", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,22 @@ class DistillOptions(TrainingOptions):
             panel=TRAINING,
         ),
     ] = None
+    zoom: Annotated[
+        Zoom,
+        option(
+            "Train on photographs made smaller by two as well, on their own pixels, which the teacher alone enlarges, "
+            "or on both",
+            panel=TRAINING,
+        ),
+    ] = "none"
+    ensemble: Annotated[
+        bool,
+        option(
+            "The teacher's output is its mean over the eight ways to turn and mirror an image",
+            "--self-ensemble",
+            panel=TRAINING,
+        ),
+    ] = False
     int8: Annotated[
         bool,
         option(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.torch_helpers import first_weight
-from memsr_compiler.training.patches import RawPhotograph, is_as_written, write_raw
+from memsr_compiler.training.patches import WAYS, RawPhotograph, is_as_written, turn, turn_back, write_raw
 
 LABEL = np.float16
 """Labels are kept in it, in levels of 0 to 255: rounded by 1/16 at most."""
@@ -37,12 +37,15 @@ class Labeller:
     teacher   (N, 3, h, w) -> (N, 3, s h, s w) in `takes.input_range`
     name      of what it computes: its SHA-256
     labels    what a student is to give: the teacher's output, or the photograph as well
+    ensemble  label by the mean of what the teacher makes of the eight ways to turn and mirror an image, turned back
+              (geometric self-ensemble; Timofte et al. 2016, Sec. 3.5), so that labels turn as images do
     """
 
     teacher: nn.Module
     takes: Takes
     name: str
     labels: Literal["teacher", "both"]
+    ensemble: bool = False
 
     @cached_property
     def reach(self) -> int | None:
@@ -60,13 +63,19 @@ class Labeller:
         for photograph in photographs:
             if on_image is not None:
                 on_image(photograph.name)
-            path = photograph.low.with_name(f"{photograph.low.stem}-{self.name[:16]}.raw")
+            kind = "-ensemble" if self.ensemble else ""
+            path = photograph.low.with_name(f"{photograph.low.stem}-{self.name[:16]}{kind}.raw")
             whole = 3 * photograph.size[0] * photograph.size[1] * np.dtype(LABEL).itemsize
             if not is_as_written(path, whole):
-                low, _ = photograph.open(self.takes.scale)
-                write_raw(path, np.ascontiguousarray(self._enlarge(low)).data.cast("B"))
+                label = self._average if self.ensemble else self._enlarge
+                write_raw(path, np.ascontiguousarray(label(photograph.open_low(self.takes.scale))).data.cast("B"))
             labelled.append(replace(photograph, label=path))
         return labelled
+
+    def _average(self, low: NDArray[np.uint8]) -> NDArray[np.float16]:
+        """The mean (H, W, 3) of the teacher's outputs for all ways to turn the image, turned back."""
+        total = sum(turn_back(self._enlarge(turn(low, way)).astype(np.float32), way) for way in range(WAYS))
+        return np.asarray(total / WAYS, LABEL)
 
     def _enlarge(self, low: NDArray[np.uint8]) -> NDArray[np.float16]:
         """The teacher's output (H, W, 3) in levels, by bands of rows that hold all that it sees of them."""

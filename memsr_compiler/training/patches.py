@@ -49,7 +49,8 @@ class Batch:
     """Patches, float32 in the network's range, and the photographs' names.
 
     low     (N, 3, p, p)
-    high    (N, T, 3, s p, s p): what is wanted of them, the photograph, the teacher's output, or both
+    high    (N, T, 3, s p, s p): what is wanted of them, the photograph, the teacher's output, or both; where there is
+            no photograph, that output twice
     """
 
     low: Tensor
@@ -61,12 +62,13 @@ class Batch:
 class RawPhotograph:
     """A photograph as raw pixels on disk, uint8: high (H, W, 3), a multiple of the scale, and low (H / s, W / s, 3).
 
+    high     None of one that is zoomed into: its own pixels are low, and only a teacher knows larger ones
     sha256   of the file that it was read from
     label    a teacher's output for low, float16 (H, W, 3) in levels of 0 to 255: see `labels`
     """
 
     name: str
-    high: Path
+    high: Path | None
     low: Path
     size: tuple[int, int]
     sha256: str
@@ -75,13 +77,23 @@ class RawPhotograph:
     def is_whole(self, scale: int) -> bool:
         """Whether both files are as they were written."""
         count = 3 * self.size[0] * self.size[1]
-        return is_as_written(self.high, count) and is_as_written(self.low, count // scale**2)
+        whole = self.high is None or is_as_written(self.high, count)
+        return whole and is_as_written(self.low, count // scale**2)
 
-    def open(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Low and high, of which only what is looked at is read."""
+    def open_low(self, scale: int) -> NDArray[np.uint8]:
+        """The small pixels, of which only what is looked at is read."""
         height, width = self.size
-        small = (height // scale, width // scale, 3)
-        return map_raw(self.low, np.uint8, small), map_raw(self.high, np.uint8, (*self.size, 3))
+        return map_raw(self.low, np.uint8, (height // scale, width // scale, 3))
+
+    def open_high(self) -> NDArray[np.uint8]:
+        """The large pixels, of which only what is looked at is read."""
+        assert self.high is not None, "it is not zoomed into"
+        return map_raw(self.high, np.uint8, (*self.size, 3))
+
+    def open_label(self) -> NDArray[np.float16]:
+        """The teacher's output, of which only what is looked at is read."""
+        assert self.label is not None, "photographs have been labelled"
+        return map_raw(self.label, np.float16, (*self.size, 3))
 
 
 def find_image_folder(folder: Path, warn: Callable[[str], None] | None = None, *, given: Sequence[Path] = ()) -> Path:
@@ -295,11 +307,22 @@ def map_raw(path: Path, dtype: type[Any], shape: tuple[int, ...]) -> NDArray[Any
     return np.asarray(np.memmap(str(path), dtype, "r", shape=shape))
 
 
+def turn(image: NDArray[Any], way: int) -> NDArray[Any]:
+    """The image (H, W, C) turned by right angles and mirrored, one of WAYS."""
+    turned = np.rot90(image, way % 4)
+    return turned[:, ::-1] if way >= 4 else turned
+
+
+def turn_back(image: NDArray[Any], way: int) -> NDArray[Any]:
+    """The image that `turn` made this one of."""
+    return np.rot90(image[:, ::-1] if way >= 4 else image, -(way % 4))
+
+
 class Patches(Dataset[tuple[Tensor, Tensor, str]]):
     """Patches by number, from 0 without end: low (3, p, p), high (T, 3, s p, s p), the photograph's name.
 
     Photograph, place and way of turning are drawn from (seed, i) alone.  high is the photograph, or the teacher's
-    output where there are labels, or both, in this order.
+    output where there are labels, or both, in this order; that output for both where a photograph is zoomed into.
     """
 
     def __init__(
@@ -323,15 +346,19 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
         random = np.random.default_rng([self._seed, i])
         photograph = self._photographs[int(random.integers(len(self._photographs)))]
-        low, high = photograph.open(self._scale)
+        low = photograph.open_low(self._scale)
         top, left = (int(random.integers(extent - self._patch + 1)) for extent in low.shape[:2])
         way = int(random.integers(WAYS))
-        wanted = [high] if self._labels != "teacher" else []
-        if self._labels != "photographs":
-            assert photograph.label is not None, "photographs have been labelled"
-            wanted.append(map_raw(photograph.label, np.float16, high.shape))
-        large = torch.stack([self._cut(image, top, left, self._scale, way) for image in wanted])
+        large = torch.stack([self._cut(image, top, left, self._scale, way) for image in self._wanted(photograph)])
         return self._cut(low, top, left, 1, way), large, photograph.name
+
+    def _wanted(self, photograph: RawPhotograph) -> list[NDArray[Any]]:
+        if self._labels == "photographs":
+            return [photograph.open_high()]
+        label = photograph.open_label()
+        if self._labels == "teacher":
+            return [label]
+        return [label if photograph.high is None else photograph.open_high(), label]
 
     def crops(self, count: int, side: int) -> list[Tensor]:
         """Parts of the small photographs (1, 3, side, side), at most `count`, less where a photograph is smaller.
@@ -349,14 +376,13 @@ class Patches(Dataset[tuple[Tensor, Tensor, str]]):
         return [self._crop(*place, side) for place in sorted(places)]
 
     def _crop(self, number: int, top: int, left: int, side: int) -> Tensor:
-        low, _ = self._photographs[number].open(self._scale)
+        low = self._photographs[number].open_low(self._scale)
         return self._to_range(low[top : top + side, left : left + side])[None]
 
     def _cut(self, image: NDArray[Any], top: int, left: int, factor: int, way: int) -> Tensor:
         size = self._patch * factor
         part = image[top * factor : top * factor + size, left * factor : left * factor + size]
-        turned = np.rot90(part, way % 4)
-        return self._to_range(turned[:, ::-1] if way >= 4 else turned)
+        return self._to_range(turn(part, way))
 
     def _to_range(self, image: NDArray[Any]) -> Tensor:
         """Tensor (3, h, w) in the network's range, of levels (h, w, 3)."""

@@ -422,6 +422,27 @@ def test_labels_are_any_networks_of_the_scale_whatever_its_range(
     assert status == 2 and "enlarges 3 channels by 3, the student 3 by 2" in err
 
 
+def test_photographs_are_zoomed_and_labels_turned(
+    run: Run, distill: Command, photographs: Path, tmp_path: Path
+) -> None:
+    status, out, err = run(*distill("run", "--zoom", "both", "--self-ensemble", "--patch", 8))
+    assert status == 0, err
+    count = len(list(photographs.iterdir()))
+    assert f"{count} photographs in {photographs}, and {2 * count} zoomed out of or into" in " ".join(out.split())
+    labels = [path.name for path in (tmp_path / "cache").iterdir() if path.name.endswith("-ensemble.raw")]
+    assert len(labels) == 3 * count
+    assert sum("-in-" in name for name in labels) == sum("-out-" in name for name in labels) == count
+
+
+@pytest.mark.parametrize("options", [("--zoom", "in"), ("--zoom", "both"), ("--self-ensemble",)])
+def test_only_the_teacher_tells_what_is_asked(
+    run: Run, distill: Command, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    status, _, err = run(*distill("run", "--labels", "photographs", *options))
+    assert status == 2 and f"{' '.join(options)}: needs the teacher's output" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_student_for_eight_bits(run: Run, distill: Command, photographs: Path, tmp_path: Path) -> None:
     """Its file gives in ONNX Runtime what validation said, and a run that was stopped ends with the same bits."""
     more = ("--int8", "--json")

@@ -14,7 +14,15 @@ from memsr_compiler import compile_to_plain
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.info import Takes
 from memsr_compiler.training.labels import Labeller, measure_reach
-from memsr_compiler.training.patches import Labels, Patches, RawPhotograph, prepare_photographs
+from memsr_compiler.training.patches import (
+    WAYS,
+    Labels,
+    Patches,
+    RawPhotograph,
+    prepare_photographs,
+    turn,
+    turn_back,
+)
 
 NAME = "a" * 64
 
@@ -143,12 +151,46 @@ def tall(tmp_path: Path) -> RawPhotograph:
 def test_labels_of_bands_are_those_of_the_whole_photograph(teacher: nn.Module, tall: RawPhotograph) -> None:
     takes = Takes(2)
     (labelled,) = Labeller(teacher, takes, NAME, "teacher").label([tall])
-    low, _ = tall.open(2)
+    low = tall.open_low(2)
     with torch.no_grad():
         whole = teacher(torch.from_numpy(low.transpose(2, 0, 1).copy())[None] / 255)[0].permute(1, 2, 0) * 255
     assert labelled.label is not None
     label = np.memmap(labelled.label, np.float16, "r", shape=(1100, 24, 3))
     assert float(np.abs(label - whole.numpy()).max()) <= 1 / 8
+
+
+class Downwards(nn.Module):
+    """A network that a turned image is another for: every pixel takes half of the one above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = x * (1 - self.gain) + torch.cat([x[:, :, :1], x[:, :, :-1]], 2) * self.gain
+        return nn.functional.interpolate(mixed, scale_factor=2, mode="nearest")
+
+
+@pytest.mark.parametrize("way", range(WAYS))
+def test_turning_back_undoes_turning(way: int) -> None:
+    image = np.random.default_rng(0).random((3, 5, 2))
+    assert np.array_equal(turn_back(turn(image, way), way), image)
+    assert len({turn(image, w).tobytes() + bytes(turn(image, w).shape) for w in range(WAYS)}) == WAYS
+
+
+def test_labels_of_an_ensemble_turn_as_images_do(prepared: list[RawPhotograph]) -> None:
+    takes, first = Takes(2), prepared[0]
+    (label,) = Labeller(Downwards(), takes, NAME, "teacher", ensemble=True).label([first])
+    low, levels = torch.from_numpy(first.open_low(2).astype(np.float32).transpose(2, 0, 1))[None], label.open_label()
+    with torch.no_grad():
+        parts = [turn_back(Downwards()(_turn(low, w))[0].permute(1, 2, 0).numpy(), w) for w in range(WAYS)]
+    assert np.abs(np.mean(parts, 0) - levels).max() <= 1 / 8
+    (alone,) = Labeller(Downwards(), takes, NAME, "teacher").label([first])
+    assert alone.label != label.label and not np.array_equal(alone.open_label(), levels)
+
+
+def _turn(images: Tensor, way: int) -> Tensor:
+    return torch.from_numpy(turn(images[0].permute(1, 2, 0).numpy(), way).copy()).permute(2, 0, 1)[None]
 
 
 @pytest.mark.parametrize(

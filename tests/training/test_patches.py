@@ -43,7 +43,7 @@ def is_part(crop: Tensor, image: Tensor) -> bool:
 def test_crops_are_bounded_parts_of_the_small_photographs(photographs: Path, tmp_path: Path) -> None:
     prepared = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
     source = Patches(prepared, scale=2, patch=8, seed=0, input_range=(0.0, 255.0))
-    smalls = [torch.from_numpy(p.open(2)[0].copy()).permute(2, 0, 1).float() for p in prepared]
+    smalls = [torch.from_numpy(p.open_low(2).copy()).permute(2, 0, 1).float() for p in prepared]
     crops = source.crops(7, 12)
     assert len(crops) == 7 and all(crop.shape == (1, 3, 12, 12) for crop in crops)
     whose = [{i for i, small in enumerate(smalls) if is_part(crop[0], small)} for crop in crops]
@@ -144,7 +144,7 @@ def test_what_an_earlier_version_misread_is_read_again(
     now = prepare_photographs(photographs, tmp_path, scale=2, patch=8)
     for old, new in zip(misread, now, strict=True):
         assert new.sha256 == old.sha256 and new.low.stem != old.low.stem  # the latter is in the names of labels
-        assert not old.open(2)[1].any() and np.array_equal(new.open(2)[1], read_image(photographs / new.name))
+        assert not old.open_high().any() and np.array_equal(new.open_high(), read_image(photographs / new.name))
 
 
 def test_the_cache_is_not_listed_for_every_photograph(
