@@ -36,7 +36,16 @@ from memsr_compiler.images.damage import (
     require_undamaged_tiff,
 )
 from memsr_compiler.images.fits import find_offset
-from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.formats import BY_LIBVIPS, WORDS, open_read, refuse, require_read, require_read_by_name
+from memsr_compiler.images.libvips import (
+    count_colours,
+    find_loader,
+    has_alpha,
+    is_installed,
+    libvips,
+    open_with_libvips,
+    read_bands,
+)
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
 from memsr_compiler.images.psd import count_channels, find_density, with_offsets
@@ -233,6 +242,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     """
     require_file(Path(path))
     try:
+        require_read(path)
         require_undamaged(path)
         require_whole_picture(path)
         require_known_order(path)
@@ -244,6 +254,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
             try:
                 file = open_with_pillow(path)
             except UnidentifiedImageError:
+                _require_loader(path)
                 if not (is_installed() or is_tiff(path)):
                     raise
                 file = None
@@ -265,6 +276,15 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise _unreadable(path, error) from error
+
+
+def _require_loader(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput for a file that Pillow does not know, and libvips, or its name, says of what format it is."""
+    loader = find_loader(path) if is_installed() else ""
+    if loader and loader not in BY_LIBVIPS:
+        raise refuse(path, loader.removesuffix("load").upper())
+    if not loader:
+        require_read_by_name(path)
 
 
 def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
@@ -344,7 +364,7 @@ def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
         return InvalidInput(f"{path}: is damaged ({why}); get it anew")
     silent = isinstance(error, AssertionError) and not str(error)  # Pillow's, of a palette that is not there, say
     reason = "its parts contradict each other" if silent else first_line(error)
-    return InvalidInput(f"{path}: not a readable image ({reason}). Give a PNG, JPEG or another format of Pillow.")
+    return InvalidInput(f"{path}: not a readable image ({reason}). Give {WORDS}.")
 
 
 def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
@@ -583,13 +603,13 @@ def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw:
     lower ones.  Grey with alpha, in PNG, is four bytes a pixel, as RGB with alpha of 8 bits is.
     """
     if raw == "LA;16B":
-        with Image.open(io.BytesIO(_as_rgba_of_8_bits(Path(path).read_bytes()))) as four:
+        with open_read(io.BytesIO(_as_rgba_of_8_bits(Path(path).read_bytes()))) as four:
             pairs = np.asarray(four).astype(np.uint16)
         return pairs[..., 0::2] << 8 | pairs[..., 1::2]
     if raw[:-1] not in ("RGB;16", "RGBX;16", "RGBA;16"):
         return None
     little = raw.endswith("L") or (raw.endswith("N") and sys.byteorder == "little")
-    with Image.open(path) as other:
+    with open_read(path) as other:
         other.tile = [with_raw_mode(tile, raw[:-1] + "LB"[little]) for tile in other.tile]
         lower = np.asarray(other).astype(np.uint16)
     return np.asarray(file).astype(np.uint16) << 8 | lower
