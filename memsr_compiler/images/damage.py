@@ -19,6 +19,8 @@ from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvi
 from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
+    FILL_ORDER,
+    LOWEST_FIRST,
     PHOTOMETRIC,
     PLANAR,
     ROWS_PER_STRIP,
@@ -180,7 +182,10 @@ def find_webp_fault(data: Bytes) -> str | None:
 
 
 def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
-    """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum."""
+    """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum.
+
+    Raises InvalidInput for deflate data that are there and whose bits are turned round.
+    """
     tags = _tags(file)
     tiled = TILES in tags
     starts = _numbers(tags.get(TILES if tiled else STRIPS))
@@ -197,6 +202,11 @@ def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
             return f"{part} {i} lies beyond its end"
         if compression == UNCOMPRESSED and length < whole:
             return f"{part} {i} has {length:,} of {whole:,} bytes"
+        if compression in DEFLATE and tags.get(FILL_ORDER) == LOWEST_FIRST:
+            raise InvalidInput(
+                "its pixels are compressed by deflate with the lowest bit of each byte first (FillOrder 2), an order "
+                "that is not handled under compression: save it as PNG, or as TIFF without FillOrder"
+            )
         if compression in DEFLATE:
             fault = _find_deflate_fault(data, start, length, whole)
             if fault:

@@ -53,6 +53,7 @@ from memsr_compiler.images.tiff_tags import (
     COMPRESSION,
     EXTRA,
     FILL_ORDER,
+    LOWEST_FIRST,
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
@@ -75,7 +76,6 @@ Pixels = NDArray[Any]
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
-LOWEST_FIRST = 2  # bits within a byte, by TIFF's FillOrder
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"

@@ -600,6 +600,20 @@ def test_planes_are_read_as_they_are_or_refused(
     assert np.abs(found.astype(int) - expected).max() <= (extra == (1,))  # libvips divides and rounds down
 
 
+@pytest.mark.parametrize("compression", [8, 32946])
+def test_deflated_bits_that_are_turned_are_refused_as_what_they_are(tmp_path: Path, compression: int) -> None:
+    """Its checksum would not fit, which is damage; libtiff turns them back, and LZW's too."""
+    more = [(259, 3, [compression]), (266, 3, [2])]
+    write_tiff(tmp_path / "a.tif", EIGHT[..., 0], pack=lambda strip: turned(zlib.compress(strip)), more=more)
+    for read in (read_image, RowFile.open):
+        with pytest.raises(InvalidInput, match=r"a\.tif: its pixels .* \(FillOrder 2\), an order that is not handled"):
+            read(tmp_path / "a.tif")
+    more[0] = (259, 3, [5])
+    raw = turned(in_lzw(EIGHT[..., 0].tobytes(), 11))
+    write_tiff(tmp_path / "b.tif", EIGHT[..., 0], raw=raw, more=more)
+    assert np.array_equal(whole(tmp_path / "b.tif")[..., 0], EIGHT[..., 0])
+
+
 def test_lab_in_planes_is_refused(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", EIGHT[..., :3], photometric=8, planes=True)
     with pytest.raises(InvalidInput, match=r"CIE L\*a\*b\* in planes"):
