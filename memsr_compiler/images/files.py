@@ -232,8 +232,11 @@ def read_folder(
     if not images:
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
+        why = "".join(
+            f". {reason.rstrip('.')}" for reason in list(unreadable.values())[:1]
+        )  # one for all: it is mostly the same
         raise InvalidInput(
-            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}"
+            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}{why}"
         )
     if hears := on_skip or warn:
         for reason in unreadable.values():

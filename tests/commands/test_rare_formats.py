@@ -21,7 +21,7 @@ def test_one_is_refused_in_a_line(run: Run, model: Path, tmp_path: Path, name: s
     words, content = (BY_HAND | MORE)[name]
     (tmp_path / name).write_bytes(content)
     must_refuse(run, tmp_path, ("upscale", tmp_path / name, tmp_path / "out.png", "--model", model), name, words)
-    must_refuse(run, tmp_path, ("eval", "bicubic", "--scale", 2, "--data", tmp_path), name)
+    must_refuse(run, tmp_path, ("eval", "bicubic", "--scale", 2, "--data", tmp_path), name, words)
 
 
 def test_those_in_a_folder_are_counted_and_listed(run: Run, model: Path, tmp_path: Path) -> None:
