@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,13 @@ def _readers_of_libvips() -> set[str]:
 
     vips.type_map(vips.type_from_name("VipsForeignLoad"), look)
     return {name for name in found if name.endswith("load")}
+
+
+def test_images_are_opened_in_one_place() -> None:
+    """Where nobody names the formats, Pillow and libvips try all."""
+    sources = Path(formats.__file__).parents[1].rglob("*.py")
+    found = {path.name for path in sources if re.search(r"Image\.(open|new_from_(file|source))\(", path.read_text())}
+    assert found == {"formats.py", "libvips.py"}
 
 
 # -- what begins nearly as something else
