@@ -19,6 +19,8 @@ from memsr_compiler.images.libvips import is_installed, libvips, open_with_libvi
 from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
+    FILL_ORDER,
+    LOWEST_FIRST,
     PHOTOMETRIC,
     PLANAR,
     ROWS_PER_STRIP,
@@ -41,7 +43,6 @@ ROWS = 64  # that are decoded at a time
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # of TIFF's tag Compression
 YCBCR, YCBCR_SUBSAMPLING = 6, 530
 OLD_JPEG = 6
-PCX_GREY, PCX_PALETTE = 68, 769  # byte of a PCX's header, 2 where levels are grey; bytes of the palette, and a mark
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the end of JPEG's entropy-coded data
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length: TEM, RST0 to RST7, SOI
@@ -69,15 +70,6 @@ def require_undamaged_tiff(path: str | os.PathLike[str], file: Image) -> None:
     with open(path, "rb") as content, _mapped(content) as data:
         fault = _find_tiff_fault(data, file)
     _require_no(fault, path)
-
-
-def require_palette(path: str | os.PathLike[str], file: Image) -> None:
-    """Raise InvalidInput where a PCX, which Pillow has opened, lacks the palette at its end: Pillow makes it grey."""
-    if file.format != "PCX" or file.mode != "L":
-        return
-    with open(path, "rb") as content, _mapped(content) as data:
-        there = data[-PCX_PALETTE : 1 - PCX_PALETTE] == b"\x0c" or data[PCX_GREY : PCX_GREY + 1] == b"\2"
-    _require_no(None if there else "its palette is missing: it is cut off", path)
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap:
@@ -190,7 +182,10 @@ def find_webp_fault(data: Bytes) -> str | None:
 
 
 def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
-    """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum."""
+    """Fault of a TIFF's first page: strips or tiles that are missing, beyond its end, or do not fit their checksum.
+
+    Raises InvalidInput for deflate data that are there and whose bits are turned round.
+    """
     tags = _tags(file)
     tiled = TILES in tags
     starts = _numbers(tags.get(TILES if tiled else STRIPS))
@@ -207,6 +202,11 @@ def _find_tiff_fault(data: mmap.mmap, file: Image) -> str | None:
             return f"{part} {i} lies beyond its end"
         if compression == UNCOMPRESSED and length < whole:
             return f"{part} {i} has {length:,} of {whole:,} bytes"
+        if compression in DEFLATE and tags.get(FILL_ORDER) == LOWEST_FIRST:
+            raise InvalidInput(
+                "its pixels are compressed by deflate with the lowest bit of each byte first (FillOrder 2), an order "
+                "that is not handled under compression: save it as PNG, or as TIFF without FillOrder"
+            )
         if compression in DEFLATE:
             fault = _find_deflate_fault(data, start, length, whole)
             if fault:

@@ -31,15 +31,21 @@ from memsr_compiler.images.damage import (
     UNCOMPRESSED,
     is_jpeg,
     require_decodable,
-    require_palette,
     require_undamaged,
     require_undamaged_tiff,
 )
-from memsr_compiler.images.fits import find_offset
-from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.formats import BY_LIBVIPS, WORDS, open_read, refuse, require_read, require_read_by_name
+from memsr_compiler.images.libvips import (
+    count_colours,
+    find_loader,
+    has_alpha,
+    is_installed,
+    libvips,
+    open_with_libvips,
+    read_bands,
+)
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
-from memsr_compiler.images.psd import count_channels, find_density, with_offsets
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
 from memsr_compiler.images.tiff_tags import (
@@ -47,6 +53,7 @@ from memsr_compiler.images.tiff_tags import (
     COMPRESSION,
     EXTRA,
     FILL_ORDER,
+    LOWEST_FIRST,
     ORIENTATION,
     PHOTOMETRIC,
     PLANAR,
@@ -69,9 +76,7 @@ Pixels = NDArray[Any]
 SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
 INK_SET, CMYK = 332, 1
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
-LOWEST_FIRST = 2  # bits within a byte, by TIFF's FillOrder
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
-PADDED = {"RGBX": "XRGB", "BGRX": "XBGR"}  # of a Sun raster, whose byte for nothing comes first; Pillow: last
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
 UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it is taken for opaque"
 ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
@@ -233,6 +238,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
     """
     require_file(Path(path))
     try:
+        require_read(path)
         require_undamaged(path)
         require_whole_picture(path)
         require_known_order(path)
@@ -244,6 +250,7 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
             try:
                 file = open_with_pillow(path)
             except UnidentifiedImageError:
+                _require_loader(path)
                 if not (is_installed() or is_tiff(path)):
                     raise
                 file = None
@@ -259,12 +266,20 @@ def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterato
                     require_known_subsampling(file)
                 if file.format == "PPM":
                     require_no_level_above_white(path)
-                require_palette(path, file)
                 yield file
     except InvalidInput as error:
         raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
     except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
         raise _unreadable(path, error) from error
+
+
+def _require_loader(path: str | os.PathLike[str]) -> None:
+    """Raise InvalidInput for a file that Pillow does not know, and libvips, or its name, says of what format it is."""
+    loader = find_loader(path) if is_installed() else ""
+    if loader and loader not in BY_LIBVIPS:
+        raise refuse(path, loader.removesuffix("load").upper())
+    if not loader:
+        require_read_by_name(path)
 
 
 def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
@@ -282,8 +297,6 @@ def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tupl
     try:
         if file is not None and "dpi" in file.info and file.format not in ("JPEG", "MPO", "TIFF"):
             told = file.info["dpi"]
-        elif file is not None and file.format == "PSD":
-            told = find_density(getattr(file, "resources", ()))
         else:
             tags = _tags_of(path, file)
             unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2), 0)
@@ -327,24 +340,13 @@ def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[s
     return (words,) if across != down and 0 < min(across, down) < math.inf else ()
 
 
-def _say_smaller(path: str | os.PathLike[str], file: Image.Image) -> str:
-    """A note on the pictures of an icon that Pillow passes over; "" where there are none."""
-    count = 1
-    if file.format in ("ICO", "CUR"):
-        with open(path, "rb") as content:
-            count = int.from_bytes(content.read(6)[4:], "little")
-    elif file.format == "ICNS":
-        count = len(file.info["sizes"])
-    return f"has {count:,} pictures; the largest is taken" if count > 1 else ""
-
-
 def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
     if (level := str(error)).startswith(ABOVE_WHITE):  # of a PGM or PPM in digits, which Pillow looks at
         why = f"it has a level of{level.removeprefix(ABOVE_WHITE)}, above its maxval, which is white"
         return InvalidInput(f"{path}: is damaged ({why}); get it anew")
     silent = isinstance(error, AssertionError) and not str(error)  # Pillow's, of a palette that is not there, say
     reason = "its parts contradict each other" if silent else first_line(error)
-    return InvalidInput(f"{path}: not a readable image ({reason}). Give a PNG, JPEG or another format of Pillow.")
+    return InvalidInput(f"{path}: not a readable image ({reason}). Give {WORDS}.")
 
 
 def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
@@ -403,15 +405,11 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    samples = count_channels(path) if file.format == "PSD" else getattr(file, "tag_v2", {}).get(SAMPLES, 1)
-    _mend_tiles(path, file, samples)
-    offset = find_offset(path) if file.format == "FITS" else 0
     profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
     if not kind.own and file.info.get("icc_profile") is None:
         profile, lost = read_profile(path, file.format, grey=kind.grey)
     in_tiff = getattr(file, "tag_v2", {}).get(ORIENTATION, 1)  # which Pillow turns, and then tells of no more
     raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
-    smaller = _say_smaller(path, file)
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
     pixels = _bytes_of_sixteen_bits(path, file, raw.replace("a", "A"))
@@ -422,15 +420,11 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     elif kind.levels is not None:
         pixels, note = kind.levels(file)
         alpha = False
-        if offset and pixels.dtype == np.uint16:
-            pixels = pixels + np.uint16(offset)  # which goes round, as numbers with a sign do
         if 8 < bits < 16:  # Pillow fills up the lower ones with zeros
             pixels = np.rint(pixels * (65535 / (65536 - (1 << (16 - bits))))).astype(np.uint16)
     else:
         alpha = alpha and key is None
         pixels = np.array(file.convert(("L" if kind.grey else "RGB") + "A" * alpha))
-        if file.format == "PSD" and raw == "1":  # whose ones are black; Pillow would say "1;I" if it knew
-            pixels = 255 - pixels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if times_alpha:
         pixels, alpha = _divide_by_alpha(pixels), True
@@ -444,8 +438,8 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
     orientation = file.getexif().get(ORIENTATION, 1)
     pixels = _turn_upright(pixels, orientation)
-    others = samples - sum(band != "X" for band in file.getbands())
-    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost, smaller))
+    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
+    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost))
     sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
     return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
 
@@ -479,7 +473,7 @@ def _bits_of_jpeg2000(path: str | os.PathLike[str]) -> int:
 
 
 def say_left_out(channels: int) -> tuple[str, ...]:
-    """A note on channels of a TIFF or PSD that are neither colours nor alpha; none where there are none."""
+    """A note on channels of a TIFF that are neither colours nor alpha; none where there are none."""
     words = f"has {say_count(channels, 'channel')} besides, which may mean anything and is left out"
     return (words,) if channels > 0 else ()
 
@@ -494,26 +488,9 @@ def _with_key(pixels: Pixels, colour: NDArray[Any]) -> Pixels:
 def _raw_mode(file: Image.Image) -> str:
     """Arrangement of the file's bytes, in Pillow's words; "" once it has been decoded."""
     for tile in file.tile or ():  # type: ignore[attr-defined]
-        arguments = tile[3] or ""  # of some formats, QOI and XBM, it has none
+        arguments = tile[3]
         return str(arguments if isinstance(arguments, str) else arguments[0])
     return ""
-
-
-def _mend_tiles(path: str | os.PathLike[str], file: Image.Image, samples: int) -> None:
-    """Have the bytes of a Sun raster, and the rows of a PSD, taken for what they are: Pillow errs about them.
-
-    Raises InvalidInput for packed rows of a Sun raster whose last byte is none, which Pillow takes for a level.
-    """
-    tiles: Any = getattr(file, "tile", [])
-    if file.format == "SUN":
-        with open(path, "rb") as content:
-            depth = int.from_bytes(content.read(16)[12:], "big")
-        if any(tile[0] == "sun_rle" for tile in tiles) and -(-file.width * depth // 8) % 2:
-            raise InvalidInput("its packed rows are of an odd number of bytes, which is not handled: save it as PNG")
-        raw = _raw_mode(file)
-        file.tile = [with_raw_mode(tile, PADDED.get(raw, raw)) for tile in tiles]  # type: ignore[attr-defined]
-    if file.format == "PSD":
-        file.tile = with_offsets(path, tiles, samples, file.height)  # type: ignore[attr-defined]
 
 
 def _leave_times_alpha(file: Image.Image) -> bool:
@@ -544,9 +521,6 @@ def _say_fewer_bits(file: Image.Image) -> str:
     if file.format == "PPM" and file.mode not in ("I", "F"):
         arguments = file.tile[0][3] if file.tile else ""  # type: ignore[attr-defined]
         lost = not isinstance(arguments, str) and arguments[-1] > 255
-    if file.format == "SGI" and file.tile:  # type: ignore[attr-defined]
-        kind, _, _, arguments = file.tile[0]  # type: ignore[attr-defined]
-        lost = kind == "SGI16" or (kind == "sgi_rle" and arguments[-1] == 2)  # bytes a level
     if file.format == "TIFF" and file.mode == "CMYK":
         lost = max(file.tag_v2.get(BITS, (8,))) > 8  # type: ignore[attr-defined]
     return "has more than 8 bits a channel, of which 8 are read; save it as PNG to keep them" if lost else ""
@@ -583,13 +557,13 @@ def _bytes_of_sixteen_bits(path: str | os.PathLike[str], file: Image.Image, raw:
     lower ones.  Grey with alpha, in PNG, is four bytes a pixel, as RGB with alpha of 8 bits is.
     """
     if raw == "LA;16B":
-        with Image.open(io.BytesIO(_as_rgba_of_8_bits(Path(path).read_bytes()))) as four:
+        with open_read(io.BytesIO(_as_rgba_of_8_bits(Path(path).read_bytes()))) as four:
             pairs = np.asarray(four).astype(np.uint16)
         return pairs[..., 0::2] << 8 | pairs[..., 1::2]
     if raw[:-1] not in ("RGB;16", "RGBX;16", "RGBA;16"):
         return None
     little = raw.endswith("L") or (raw.endswith("N") and sys.byteorder == "little")
-    with Image.open(path) as other:
+    with open_read(path) as other:
         other.tile = [with_raw_mode(tile, raw[:-1] + "LB"[little]) for tile in other.tile]
         lower = np.asarray(other).astype(np.uint16)
     return np.asarray(file).astype(np.uint16) << 8 | lower

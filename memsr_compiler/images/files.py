@@ -23,6 +23,7 @@ from PIL import Image
 from memsr_compiler.errors import InvalidInput, first_line, say_missing
 from memsr_compiler.files import is_image_name, list_files
 from memsr_compiler.images.decode import count_frames, decode, open_image
+from memsr_compiler.images.formats import WRITTEN
 from memsr_compiler.locks import temporary_file
 
 if TYPE_CHECKING:
@@ -86,13 +87,15 @@ def write_image(path: str | os.PathLike[str], image: NDArray[Any]) -> None:
         raise InvalidInput(f"{path}: array of shape {image.shape}. Give (H, W, 3), (H, W, 1) or (H, W).")
     pixels = to_uint8(image)
     path = Path(path)
+    kind = WRITTEN.get(path.suffix.lower())
+    if kind is None:
+        raise InvalidInput(f"{path}: files of this kind are not written; end it in {', '.join(WRITTEN)}")
     try:
-        kind = Image.registered_extensions()[path.suffix.lower()]
         with temporary_file(path.parent) as (staged, file):
             Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels).save(file, kind)
             file.close()
             staged.replace(path)
-    except (OSError, ValueError, KeyError) as error:  # KeyError: no format has this extension, or Pillow only reads it
+    except (OSError, ValueError, KeyError) as error:  # KeyError: this Pillow was built without that format
         raise InvalidInput(f"{path}: not written ({first_line(error)}). Check folder and extension.") from error
 
 
@@ -229,8 +232,11 @@ def read_folder(
     if not images:
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
+        why = "".join(
+            f". {reason.rstrip('.')}" for reason in list(unreadable.values())[:1]
+        )  # one for all: it is mostly the same
         raise InvalidInput(
-            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}"
+            f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}{why}"
         )
     if hears := on_skip or warn:
         for reason in unreadable.values():

@@ -10,8 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from PIL import Image
-
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.png_texts import PROFILE, Chunk, read_profile, unpack
 
 IN_TIFF, RESOURCES_IN_TIFF = 33723, 34377  # tags; the latter is of Photoshop
@@ -27,8 +26,7 @@ def find_in_jpeg(file: BinaryIO) -> tuple[bytes, bool]:
     file.seek(0)
     if file.read(2) != b"\xff\xd8":
         return b"", False
-    file.seek(0)
-    resources = Image.open(file).info.get("photoshop", {})
+    resources = open_read(file).info.get("photoshop", {})
     return whole(resources.get(_IPTC, b"")), any(number != _IPTC for number in resources)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
+from memsr_compiler.images.formats import BY_LIBVIPS
 from memsr_compiler.images.tiff_tags import (
     EXTRA,
     PHOTOMETRIC,
@@ -25,7 +27,6 @@ from memsr_compiler.images.tiff_tags import (
 from memsr_compiler.quantities import say_count
 
 FORMATS = {"uchar": np.uint8, "ushort": np.uint16}  # of pixels, those that are handled
-DRAWINGS = ("svgload", "pdfload")  # readers of what has no pixels of its own
 LACKING = (
     "not configured",
     "not supported",
@@ -66,14 +67,13 @@ def open_with_libvips(path: str | os.PathLike[str], *, strict: bool, **options: 
     strict   what libvips only warns of is damage: pixels that a decoder guesses; in a TIFF of tiles, of which it leaves
              black what it cannot decode, it always is
 
-    Raises pyvips.Error where libvips does not know it, and InvalidInput where it cannot be read, is a drawing, or a
-    TIFF of two channels one after the other, whose rows libvips takes from the wrong places.
+    Raises pyvips.Error where libvips does not know it, or takes it for a format that is not read, and InvalidInput
+    where it cannot be read, or is a TIFF of two channels one after the other, whose rows libvips takes from the wrong
+    places.
     """
     image = _open_by_name_or_handle(path, strict=strict, **options)
     if not strict and _is_tiff(image) and read_numbers(path, TILE_WIDTH):
         image = _open_by_name_or_handle(path, strict=True, **options)
-    if image.get("vips-loader").startswith(DRAWINGS):
-        raise InvalidInput(f"{path}: is a drawing, not a photograph: draw it as a PNG of the size that you mean")
     if _is_tiff(image) and (read_numbers(path, SAMPLES), read_numbers(path, PLANAR)) == ((2,), (SEPARATE,)):
         raise InvalidInput(f"{path}: its two channels are stored one after the other: save it interleaved, or as PNG")
     return _with_all_levels(image)
@@ -97,21 +97,51 @@ def _is_tiff(image: Any) -> bool:
     return bool(image.get("vips-loader").startswith("tiffload"))
 
 
+def find_loader(path: str | os.PathLike[str]) -> str:
+    """The reader that libvips would take for a file, in its words: "tiffload"; "" where it knows none."""
+    with _at_name_or_handle(path) as (_, found):
+        return found
+
+
 def _open_by_name_or_handle(path: str | os.PathLike[str], *, strict: bool, **options: Any) -> Any:
+    options |= {"access": "sequential", "fail_on": "warning" if strict else "error"}
+    with _at_name_or_handle(path) as (source, loader):
+        if loader not in BY_LIBVIPS:
+            raise libvips().Error(f"{path}: libvips would read it by {loader or 'nothing'}")
+        if isinstance(source, str):
+            return libvips().Image.new_from_file(source, **options)
+        return libvips().Image.new_from_source(source, "", **options)
+
+
+@contextlib.contextmanager
+def _at_name_or_handle(path: str | os.PathLike[str]) -> Iterator[tuple[Any, str]]:
+    """A file's name, or a source of libvips that reads it, and the reader that libvips would take.
+
+    pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
+    """
     vips, name = libvips(), str(path)
     vips.vips_lib.vips_error_clear()  # of what it said of other files, and raised nothing for
-    options |= {"access": "sequential", "fail_on": "warning" if strict else "error"}
-    # pyvips wants UTF-8, which half a surrogate pair, for a byte that is none, is not, and takes brackets for options.
     if name.isprintable() and not name.endswith("]"):
-        return vips.Image.new_from_file(name, **options)
+        yield name, _say_loader(vips.vips_lib.vips_foreign_find_load(name.encode()))
+        return
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be read ({error.strerror})") from None
     try:
-        return vips.Image.new_from_source(vips.Source.new_from_descriptor(handle), "", **options)
+        source = vips.Source.new_from_descriptor(handle)
+        yield source, _say_loader(vips.vips_lib.vips_foreign_find_load_source(source.pointer))
     finally:
         os.close(handle)  # libvips has one of its own
+
+
+def _say_loader(pointer: Any) -> str:
+    """A reader's name, also of files, from that of its class, a string of C."""
+    vips = libvips()
+    if pointer == vips.ffi.NULL:
+        return ""
+    kind = vips.type_from_name(vips.ffi.string(pointer).decode())
+    return str(vips.nickname_find(kind)).removesuffix("_source")
 
 
 def read_bands(path: str | os.PathLike[str], image: Any, rows: int) -> Iterator[NDArray[Any]]:

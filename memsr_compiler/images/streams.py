@@ -36,6 +36,7 @@ from memsr_compiler.images.decode import (
     say_left_out,
     say_shape,
 )
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.heads import Head, edit_webp
 from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
@@ -247,7 +248,7 @@ class RowFile:
             lost = there - {(group, number) for group, tags in self.texts.entries(suffix).items() for number in tags}
         elif there or not all(map(bytes.isascii, texts.values())):
             pixel = self._tell(libvips().Image.black(1, 1).copy(interpretation="b-w"), suffix)
-            with Image.open(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
+            with open_read(io.BytesIO(pixel.write_to_buffer(suffix))) as written:
                 exif = self.texts.add_to_exif(written.info.get("exif", b""), suffix)
             lost, found = there - list_exif(exif), read_entries(exif).get(0, {})
             replaced = [number for number, text in texts.items() if number in found and found[number].text != text]

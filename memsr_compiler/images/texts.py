@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from memsr_compiler.images import iptc, psd
+from memsr_compiler.images import iptc
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.other_parts import TIFF_PIXELS, find_other_parts, name_other_tags, name_tag
 from memsr_compiler.images.other_texts import find_other_texts
 from memsr_compiler.images.png_texts import Chunk, Found, find_texts, fits_jpeg, unpack
@@ -106,9 +107,7 @@ class Texts:
         try:
             with open(path, "rb") as file:
                 if not tiff and not found.exif:
-                    image = Image.open(file)
-                    found = psd.find_texts(getattr(image, "resources", ())) if image.format == "PSD" else found
-                    raw = image.info.get("exif", b"")
+                    raw = open_read(file).info.get("exif", b"")
                 raw = found.exif or raw
                 tags = read_directory(file) if tiff else _load_exif(raw)
                 texts = {number: tags[number] for number in NAMES if number in tags}

@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
@@ -239,5 +240,5 @@ def _decompress(packed: bytes, layout: Layout, width: int, height: int) -> bytes
     after = 8 + 2 + 12 * 10 + 4
     values |= {STRIPS: after, SAMPLES: 1, ROWS_PER_STRIP: height, STRIP_BYTES: len(packed)}
     entries = b"".join(struct.pack("<HHII", number, 4, 1, values[number]) for number in sorted(values))
-    with Image.open(io.BytesIO(head + entries + bytes(4) + packed)) as grey:
+    with open_read(io.BytesIO(head + entries + bytes(4) + packed)) as grey:
         return bytes(grey.tobytes())

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.damage import UNCOMPRESSED, YCBCR, YCBCR_SUBSAMPLING, subsampling
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.tiff_tags import COMPRESSION, PHOTOMETRIC, PLANAR, SEPARATE
 
 COLOUR_MAP = 320
@@ -27,7 +28,7 @@ def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
     Pillow's own reader, of what is not compressed, knows neither pixels that share their colours nor the range that
     ReferenceBlackWhite tells.
     """
-    file = Image.open(path)
+    file = open_read(path)
     tags = getattr(file, "tag_v2", {})
     bare = YCBCR_SUBSAMPLING not in tags and file.format == "TIFF" and subsampling(file) == (1, 1)
     if tags.get(PHOTOMETRIC) == YCBCR and tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED and not bare:
@@ -36,7 +37,7 @@ def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
             before = TiffImagePlugin.READ_LIBTIFF
             TiffImagePlugin.READ_LIBTIFF = True
             try:
-                return Image.open(path)
+                return open_read(path)
             finally:
                 TiffImagePlugin.READ_LIBTIFF = before
     colours = tags.get(COLOUR_MAP, ()) if file.mode in ("P", "PA") else ()

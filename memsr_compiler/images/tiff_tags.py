@@ -13,6 +13,7 @@ STRIPS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PREDICTOR = 2
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, SUB_IFDS, EXTRA, SAMPLE_FORMAT = 322, 323, 324, 325, 330, 338, 339
 PROFILE, DEPTH = 34675, 32997
 SEPARATE, UNSPECIFIED, PACKBITS = 2, 0, 32773  # of PLANAR: each channel in strips of its own; of EXTRA, COMPRESSION
+LOWEST_FIRST = 2  # of FILL_ORDER: bits within a byte
 REDUCED = 1  # bit of NewSubfileType: a smaller picture of another one in the file
 
 _STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two of BigTIFF

@@ -354,7 +354,7 @@ def test_every_image_that_ssim_can_judge_is_scored(run: Run, tmp_path: Path, sca
     told = json.loads(out)
     assert status == 3 and list(told["models"]["bicubic"]["images"]) == ["large.png"]
     text, small = (text.partition(": ")[2] for text in told["passed_over"])
-    assert text.startswith("not a readable image") and text.endswith("of Pillow; passed over")
+    assert text.startswith("not a readable image") and text.endswith("HEIC too; passed over")
     assert small == f"is smaller than {least}x{least} pixels; passed over"
     assert "2 files were passed over" in err
     assert all(text in " ".join(err.split()) for text in told["passed_over"])

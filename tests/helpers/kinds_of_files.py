@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from helpers.plain_files import reseal, teacher, tiny
-from PIL import Image
+from PIL import Image, features
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,6 +37,10 @@ from memsr_compiler.training import checkpoints, progress
 
 MOST_PIXELS = 1 << 22
 SIDE = 16  # of the images
+IMAGES = (
+    *("png", "jpg", "webp", "tif", "bmp", "gif", "tga", "ppm"),
+    *(ending for ending, feature in (("jp2", "jpg_2000"), ("avif", "avif")) if feature in features.get_supported()),
+)
 
 
 @dataclass(frozen=True)
@@ -316,7 +320,7 @@ KINDS: dict[str, Kind] = {
     "options": _kind("a.yaml", lambda p: p.write_text(OPTIONS), _read_options, protected=False),
     **{
         f"{ending}, {how}": _kind(f"i.{ending}", _draw, read, protected=ending == "png")
-        for ending in ("png", "jpg", "webp", "tif", "bmp")
+        for ending in IMAGES
         for how, read in (("whole", _read_whole), ("by rows", _read_rows))
     },
 }

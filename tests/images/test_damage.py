@@ -249,19 +249,6 @@ def test_heic_is_not_called_damaged_where_its_decoder_is_lacking(
         next(read_bands("a.heic", image, 8))
 
 
-def test_a_palette_that_was_cut_off_is_told(tmp_path: Path) -> None:
-    """A PCX has it at the end: without it the picture would be grey."""
-    path = tmp_path / "x.pcx"
-    for mode in ("L", "P", "RGB"):
-        Image.fromarray(photograph()).convert(mode).save(path)
-        assert read_whole(path) is not None
-    Image.fromarray(photograph()).convert("P").save(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    for read in (read_image, RowFile.open):
-        with pytest.raises(InvalidInput, match=r"x\.pcx: is damaged \(its palette is missing: it is cut off\)"):
-            read(path)
-
-
 def test_what_follows_an_image_is_no_damage(tmp_path: Path) -> None:
     """Cameras and editors append to files."""
     for kind in ("PNG", "JPEG", "WebP"):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.files import read_image
@@ -34,33 +32,13 @@ def test_images_behind_the_first_are_told(tmp_path: Path, name: str) -> None:
     assert notes == [f"{tmp_path / name}: has 3 pages or frames; the first is read"]
 
 
-@pytest.mark.parametrize("name", ["x.ico", "x.icns"])
-def test_pictures_of_an_icon_are_told(tmp_path: Path, name: str) -> None:
-    notes: list[str] = []
-    image = Image.fromarray(PIXELS).resize((32, 32))
-    if name == "x.ico":
-        image.save(tmp_path / name, sizes=[(16, 16)])
-        read_image(tmp_path / name, warn=notes.append)
-        assert notes == []
-        image.save(tmp_path / name, sizes=[(16, 16), (32, 32)])
-    else:
-        image.save(tmp_path / name)
-    assert len(read_image(tmp_path / name, warn=notes.append)) >= 32
-    assert re.fullmatch(rf".*{re.escape(name)}: has \d+ pictures; the largest is taken", "\n".join(notes))
-
-
-def test_upscale_tells_of_both(tmp_path: Path) -> None:
+def test_upscale_tells_of_images_behind_the_first(tmp_path: Path) -> None:
     pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
     from memsr_compiler.images import streams
 
-    Image.fromarray(PIXELS).resize((32, 32)).save(tmp_path / "x.ico", sizes=[(16, 16), (32, 32)])
     (tmp_path / "x.ppm").write_bytes(HEADS["x.ppm"] * 2)
-    for name, words in (
-        ("x.ico", "2 pictures; the largest is taken"),
-        ("x.ppm", "2 pages or frames; the first is enlarged"),
-    ):
-        told = streams.RowFile.open(tmp_path / name).warnings(tmp_path / "out.png")
-        assert told == [f"{tmp_path / name}: has {words}"]
+    told = streams.RowFile.open(tmp_path / "x.ppm").warnings(tmp_path / "out.png")
+    assert told == [f"{tmp_path / 'x.ppm'}: has 2 pages or frames; the first is enlarged"]
 
 
 @pytest.mark.parametrize(

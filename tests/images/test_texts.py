@@ -572,39 +572,6 @@ PRESS = b"\x1c\x02\x00\x00\x02\x00\x02\x1c\x02\x50\x00\x06Makers"
 RESOURCE = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(PRESS)) + PRESS
 
 
-def write_psd(path: Path, resources: dict[int, bytes]) -> None:
-    blocks = [
-        b"8BIM" + struct.pack(">HHI", number, 0, len(content)) + content + bytes(len(content) % 2)
-        for number, content in resources.items()
-    ]
-    height, width, bands = PIXELS.shape
-    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, bands, height, width, 8, 3)
-    lengths = struct.pack(">II", 0, sum(map(len, blocks)))  # of a palette, of these
-    path.write_bytes(head + lengths + b"".join(blocks) + struct.pack(">IH", 0, 0) + PIXELS.transpose(2, 0, 1).tobytes())
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
-def test_what_a_psd_tells_is_kept(tmp_path: Path, suffix: str) -> None:
-    resources = {1005: struct.pack(">IIII", 300 << 16, 0, 300 << 16, 0), 1060: ADOBE.encode()}
-    write_psd(tmp_path / "in.psd", {**resources, 1058: phone_exif().tobytes().removeprefix(b"Exif\0\0")})
-    image = save(tmp_path / "in.psd", tmp_path / f"out{suffix}")
-    assert image.warnings(tmp_path / f"out{suffix}") == []
-    assert np.array_equal(np.concatenate([*image.bands(5)]), PIXELS)
-    with Image.open(tmp_path / f"out{suffix}") as written:
-        tags = written.getexif()
-        assert (tags[11], tags[282]) == ("darktable", 300)
-        assert tags.get_ifd(34665)[33434] == 0.5
-        assert written.info.get("XML:com.adobe.xmp", written.info.get("xmp")) in (ADOBE, ADOBE.encode())
-
-
-@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
-def test_iptc_of_a_psd_is_kept_and_its_settings_are_told(tmp_path: Path, suffix: str) -> None:
-    write_psd(tmp_path / "in.psd", {1028: PRESS, 1037: bytes(4)})
-    (told,) = save(tmp_path / "in.psd", tmp_path / f"out{suffix}").warnings(tmp_path / f"out{suffix}")
-    assert told == f"{tmp_path / 'in.psd'}: its block of Photoshop's settings is not kept"
-    assert Texts.read(tmp_path / f"out{suffix}").iptc.rstrip(b"\0") == PRESS
-
-
 def write_with_iptc(path: Path, number: int = 33723, more: bytes = b"") -> None:
     image = Image.fromarray(PIXELS)
     if path.suffix == ".tif":
