@@ -55,7 +55,7 @@ def never_negative(teacher: ir.Graph) -> frozenset[str]:
         elif isinstance(op, ir.Affine):
             holds = operands[0] and bool((op.scale >= 0).all() and (op.shift >= 0).all())
         elif isinstance(op, ir.PRelu):
-            holds = bool((op.slope <= 0).all())
+            holds = operands[0] or bool((op.slope <= 0).all())
         elif isinstance(op, ir.Clamp):
             holds = op.low >= 0
         elif isinstance(op, ir.Maximum):

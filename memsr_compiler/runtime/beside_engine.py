@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.runtime.litert import LiteRTNetwork
 from memsr_compiler.runtime.runners import OrtNetwork
+from memsr_compiler.teachers.load import find_graph_kind
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.torch_helpers import InFloat64, copy_module
 
@@ -20,10 +21,10 @@ _LEAST = 5  # a side, of what is large
 _WORK = 4e9  # multiply-adds, about: a second or two
 _MOST = 16 * _WORK  # for the one size that a file takes
 _ENGINES = {
-    ".onnx": ("ONNX Runtime", "export it anew, without what it computes of its weights alone, and with another opset"),
-    ".tflite": ("LiteRT", "export it anew, or give the network that it was made from"),
+    "onnx": ("ONNX Runtime", "export it anew, without what it computes of its weights alone, and with another opset"),
+    "tflite": ("LiteRT", "export it anew, or give the network that it was made from"),
 }
-"""The engine of files of this suffix, and what helps where it makes another network of one."""
+"""The engine of files of this kind, and what helps where it makes another network of one."""
 ACCEPTED = 1 / 128  # of the largest value: two grey levels
 ACCEPTED_HALF = 1 / 32  # where values have the digits of float16, or fewer
 
@@ -35,12 +36,13 @@ def require_as_in_engine(teacher: Teacher) -> str:
     InvalidInput where the two are two networks.
     """
     path = teacher.path
-    if path is None or path.suffix.lower() not in _ENGINES:
+    kind = None if path is None else find_graph_kind(path)
+    if path is None or kind is None:
         return ""
-    name, way_out = _ENGINES[path.suffix.lower()]
+    name, way_out = _ENGINES[kind]
     try:
-        engine = _open(path)
-        image = _draw(engine, path, teacher.input_range)
+        engine = OrtNetwork(path, threads=1) if kind == "onnx" else LiteRTNetwork(path, threads=1)
+        image = _draw(engine, teacher, path)
         found = engine(image).double()
     except MemsrError as error:
         return f"was not compared with {name}: {first_line(error).removeprefix(f'{path}: ')}"
@@ -58,10 +60,6 @@ def require_as_in_engine(teacher: Teacher) -> str:
     )
 
 
-def _open(path: Path) -> OrtNetwork | LiteRTNetwork:
-    return OrtNetwork(path, threads=1) if path.suffix.lower() == ".onnx" else LiteRTNetwork(path, threads=1)
-
-
 def _run(module: nn.Module, image: Tensor, dtype: torch.dtype) -> Tensor:
     network = copy_module(module, dtype)
     with torch.no_grad(), InFloat64() if dtype == torch.float64 else nullcontext():
@@ -69,19 +67,21 @@ def _run(module: nn.Module, image: Tensor, dtype: torch.dtype) -> Tensor:
     return result.double()
 
 
-def _draw(engine: OrtNetwork | LiteRTNetwork, path: Path, input_range: tuple[float, float]) -> Tensor:
-    """Noise (N, C, H, W) of a size that the file takes.  Raises InvalidInput where that would take long."""
-    if not isinstance(engine.channels, int):
-        raise InvalidInput("the file does not say how many channels it takes")
+def _draw(engine: OrtNetwork | LiteRTNetwork, teacher: Teacher, path: Path) -> Tensor:
+    """Noise (N, C, H, W) of a size that the file takes; where it leaves channels free, as many as it was read for.
+
+    Raises InvalidInput where that would take long, or it was read for no number of them.
+    """
+    channels = engine.channels if isinstance(engine.channels, int) else teacher.takes.channels
     batch, *fixed = engine.sizes
     numbers = path.stat().st_size / 4
     side = max(_LEAST, math.isqrt(int(_WORK / max(numbers, 1))))
     height, width = (own or min(usual, side) for own, usual in zip(fixed, _SIZE, strict=True))
     if (batch or 1) * height * width * numbers > _MOST:
         raise InvalidInput(f"an image of {height}x{width}, the smallest that is tried, takes long")
-    low, high = input_range
+    low, high = teacher.input_range
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch or 1, engine.channels, height, width, generator=generator) * (high - low) + low
+    return torch.rand(batch or 1, channels, height, width, generator=generator) * (high - low) + low
 
 
 def _is_same(result: Tensor, found: Tensor, accepted: float) -> bool:

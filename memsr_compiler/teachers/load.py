@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -44,6 +44,7 @@ from memsr_compiler.torch_helpers import one_thread, prepare
 
 log = logging.getLogger(__name__)
 STATE_DIGEST = 64  # letters of the SHA-256 at the start of `training.checkpoints`
+_START = 16  # bytes by which kinds of files are told apart
 
 
 def load_teacher(
@@ -172,25 +173,44 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
     raise refusal if isinstance(refusal, Misfit) else UnknownKeys(f"{refusal} {answer}")
 
 
+def find_graph_kind(path: Path) -> Literal["onnx", "tflite"] | None:
+    """What a file that was read holds, by its content, whatever its name: a graph for an engine, or None."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_START)
+    except OSError:  # it has vanished since: who needs it will tell
+        start = b""
+    kind = _kind_by_start(path, start)
+    return kind if kind in ("onnx", "tflite") else None
+
+
+def _kind_by_start(path: Path, start: bytes) -> Literal["tflite", "zip", "torch", "safetensors", "onnx"] | None:
+    # Before others: what comes first is an offset, any number.
+    if start[4:8] == b"TFL3" or path.suffix.lower() == ".tflite":
+        return "tflite"
+    if start.startswith(archive.MAGIC):
+        return "zip"
+    begins_a_header = start[4:9] == b"\0\0\0\0{"  # of safetensors, behind its length, whose first byte may be any
+    if start.startswith(b"\x80") and not begins_a_header:
+        return "torch"
+    if start[8:9] == b"{" or path.suffix.lower() == ".safetensors":
+        return "safetensors"
+    if start.startswith(b"\x08") or path.suffix.lower() == ".onnx":
+        return "onnx"
+    return None
+
+
 def _kind(path: Path, data: bytes) -> str:
     """Kind of content: torch, safetensors, pt2, onnx or tflite.  Raises InvalidInput for anything else."""
     if path.suffix == ".distcp":
         raise InvalidInput(f"is a part of a checkpoint of torch.distributed. {JOIN_PARTS}")
-    # Before others: what comes first is an offset, any number.
-    if data[4:8] == b"TFL3" or path.suffix.lower() == ".tflite":
-        return "tflite"
-    if data.startswith(archive.MAGIC):
+    kind = _kind_by_start(path, data[:_START])
+    if kind == "zip":
         return _zip_kind(data)
-    begins_a_header = data[4:9] == b"\0\0\0\0{"  # of safetensors, behind its length, whose first byte may be any
-    if data.startswith(b"\x80") and not begins_a_header:
-        return "torch"
-    header = int.from_bytes(data[:8], "little")
-    if data[8:9] == b"{" or path.suffix.lower() == ".safetensors":
-        if len(data) < 8 or header > len(data) - 8:
-            raise InvalidInput("is a truncated or damaged safetensors file. Download it again.")
-        return "safetensors"
-    if data.startswith(b"\x08") or path.suffix.lower() == ".onnx":
-        return "onnx"
+    if kind == "safetensors" and (len(data) < 8 or int.from_bytes(data[:8], "little") > len(data) - 8):
+        raise InvalidInput("is a truncated or damaged safetensors file. Download it again.")
+    if kind is not None:
+        return kind
     if data[STATE_DIGEST : STATE_DIGEST + len(archive.MAGIC)] == archive.MAGIC and _is_hexadecimal(data[:STATE_DIGEST]):
         raise InvalidInput(
             "is the state of a run of memsrc, which --resume reads. Give the network that the run wrote beside it, "

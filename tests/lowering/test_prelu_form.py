@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from helpers.networks import RandomNetwork, networks, random_images
@@ -70,6 +72,40 @@ def test_the_teachers_own_slopes_are_kept() -> None:
     first = next(m for m in teacher.modules() if isinstance(m, nn.PReLU))
     assert net[0].slope is not None
     assert sorted(net[0].slope.flatten().tolist()) == sorted([*first.weight.tolist(), 1.0, 1.0, 1.0])
+    check_certificate(teacher, net)
+    check_equivalence(teacher, net).require()
+
+
+class Twice(nn.Module):
+    """One activation behind another, and a larger or smaller of its result and something that is carried beside it."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__()
+        self.body, self.tail = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 12, 3, padding=1)
+        self.first, self.second = first, second
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = {
+            "relu": lambda: torch.relu(self.body(x)),
+            "abs": lambda: self.body(x).abs(),
+            "image": lambda: x,
+            "clamp": lambda: self.body(x).clamp(0, 1),
+        }[self.first]()
+        leaky = nn.functional.leaky_relu(inner, 0.1)
+        join: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "max": torch.maximum,
+            "min": torch.minimum,
+            "sum": lambda a, b: torch.relu(self.body(a)) + b,
+        }
+        return nn.functional.pixel_shuffle(self.tail(join[self.second](leaky, self.body(x))), 2)
+
+
+@pytest.mark.parametrize("second", ["max", "min", "sum"])
+@pytest.mark.parametrize("first", ["relu", "abs", "image", "clamp"])
+def test_a_slope_for_what_is_never_negative_is_none(first: str, second: str) -> None:
+    torch.manual_seed(0)
+    teacher = Twice(first, second).eval()
+    net = compile_to_plain(teacher, activation="prelu")
     check_certificate(teacher, net)
     check_equivalence(teacher, net).require()
 

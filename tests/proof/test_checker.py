@@ -227,8 +227,8 @@ def test_what_is_never_negative() -> None:
             name=name, inputs=(operand,), scale=torch.full((4,), scale).double(), shift=torch.full((4,), shift).double()
         )
 
-    def prelu(name: str, slope: float) -> ir.PRelu:
-        return ir.PRelu(name=name, inputs=("c",), slope=torch.full((4,), slope).double())
+    def prelu(name: str, slope: float, operand: str = "c") -> ir.PRelu:
+        return ir.PRelu(name=name, inputs=(operand,), slope=torch.full((4,), slope).double())
 
     positive = graphs.conv("p", "x", 4, 4, 1)
     positive = replace(positive, weight=positive.weight.abs(), bias=positive.bias.abs())
@@ -237,7 +237,7 @@ def test_what_is_never_negative() -> None:
         replace(positive, name="less", bias=positive.bias - 9), replace(positive, name="of c", inputs=("c",)),
         graphs.relu("r", "c"), affine("up", "r", 2, 1),
         affine("down", "r", 2, -1), affine("turned", "r", -2, 1), affine("up c", "c", 2, 1), prelu("abs", -1.0),
-        prelu("leaky", 0.1), ir.Clamp(name="0..1", inputs=("c",), low=0.0, high=1.0),
+        prelu("leaky", 0.1), prelu("leaky r", 0.1, "r"), ir.Clamp(name="0..1", inputs=("c",), low=0.0, high=1.0),
         ir.Clamp(name="-1..1", inputs=("c",), low=-1.0, high=1.0), ir.Maximum(name="more", inputs=("c", "r")),
         ir.Maximum(name="most", inputs=("c", "up c")), graphs.add("r + p", "r", "p"), graphs.add("r + c", "r", "c"),
         ir.Concat(name="r, c", inputs=("r", "c")), ir.Select(name="some r", inputs=("r",), index=(2, 0)),
@@ -245,7 +245,7 @@ def test_what_is_never_negative() -> None:
         ir.PixelShuffle(name="large c", inputs=("c",), factor=2),
     )  # fmt: skip
     graph = graphs.graph(*ops)
-    sure = {"x", "p", "r", "up", "abs", "0..1", "more", "r + p", "some r", "large r"}
+    sure = {"x", "p", "r", "up", "abs", "leaky r", "0..1", "more", "r + p", "some r", "large r"}
     assert forms.never_negative(graph) == sure
     signed = graphs.graph(graphs.source(4, -1.0), *ops[1:])
     assert forms.never_negative(signed) == sure - {"x", "p", "r + p"}

@@ -96,8 +96,6 @@ def test_what_is_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patched:
         patched.setattr(beside_engine, "_MOST", 1)
         assert require_as_in_engine(teacher) == f"{NOT}an image of 24x31, the smallest that is tried, takes long"
-    unknown = read_teacher(write(tmp_path / "unknown.onnx", channels="c"), probe=False)
-    assert require_as_in_engine(unknown) == f"{NOT}the file does not say how many channels it takes"
 
     def refuse(*_: object, **__: object) -> None:
         raise MemsrError("ONNX Runtime is not installed; it runs networks")
@@ -106,13 +104,31 @@ def test_what_is_not_compared_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert require_as_in_engine(teacher) == f"{NOT}ONNX Runtime is not installed; it runs networks"
 
 
+@pytest.mark.parametrize("name", ["teacher.bin", "teacher", "teacher.pth"])
+@pytest.mark.parametrize("channels", [3, "c"])
+def test_files_are_compared_whatever_their_names_and_channels(tmp_path: Path, name: str, channels: str | int) -> None:
+    """What decides how a file is read is its content; a number of channels that is free, the first convolution has."""
+    path = write(tmp_path / "written.onnx", channels=channels).rename(tmp_path / name)
+    assert require_as_in_engine(read_teacher(path, probe=False)) == ""
+    with pytest.raises(InvalidInput, match="is read as another network than ONNX Runtime makes of it"):
+        require_as_in_engine(misread(path, 0.02))
+
+
+def test_a_file_that_has_vanished_is_not_compared(tmp_path: Path) -> None:
+    teacher = read_teacher(write(tmp_path / "teacher.onnx"), probe=False)
+    (tmp_path / "teacher.onnx").unlink()
+    assert require_as_in_engine(teacher).startswith(NOT)
+
+
 def test_other_files_are_not_compared(tmp_path: Path) -> None:
     write_teacher(EDSR(scale=2, blocks=1, channels=8), tmp_path / "teacher.pt")
     assert require_as_in_engine(read_teacher(tmp_path / "teacher.pt", probe=False)) == ""
 
 
-@pytest.mark.parametrize("free", [True, False])
-def test_tflite_files_are_compared_with_litert(tmp_path: Path, free: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "free"), [("teacher.tflite", True), ("teacher.tflite", False), ("teacher.lite", True)]
+)
+def test_tflite_files_are_compared_with_litert(tmp_path: Path, name: str, free: bool) -> None:
     pytest.importorskip("ai_edge_litert")
     from helpers.tflite_files import TfliteGraph
 
@@ -121,10 +137,12 @@ def test_tflite_files_are_compared_with_litert(tmp_path: Path, free: bool) -> No
     features = graph.conv(0, torch.randn(8, 3, 3, 3).numpy() / 5, torch.randn(8).numpy(), FusedActivationFunction=1)
     wide = graph.conv(features, torch.randn(12, 3, 3, 8).numpy() / 5, torch.randn(12).numpy())
     graph.op("DEPTH_TO_SPACE", wide, table="DepthToSpaceOptions", BlockSize=2)
-    path = graph.write(tmp_path / "teacher.tflite")
+    path = graph.write(tmp_path / name)
     assert require_as_in_engine(read_teacher(path, probe=False)) == ""
     for by in (0.02, -0.02):
-        with pytest.raises(InvalidInput, match=r"teacher\.tflite: is read as another network than LiteRT makes of it"):
+        with pytest.raises(
+            InvalidInput, match=r"teacher\.t?f?lite: is read as another network than LiteRT makes of it"
+        ):
             require_as_in_engine(misread(path, by))
 
 

@@ -175,6 +175,7 @@ SAME: dict[str, tuple[Between, int]] = {
     "maxima of groups": (lambda x: torch.maximum(split(twice(x), 3, 2), split(x.repeat(1, 2, 1, 1), 3, 2)).sum(2), 3),
     "full_like in float32": (lambda x: x + torch.full_like(x, 0.3, dtype=torch.float32), 3),
     "safety clamp": (lambda x: x.clamp(-3.5e38, torch.finfo(torch.float32).max) + x.clamp(-1e300, 0.5), 3),
+    "safety clamp in seven digits": (lambda x: x.clamp(-3.402823e38, 1) + x.clamp(0, 3.402823e38), 3),
     "expand over the image": (lambda x: x - BOUNDS.expand(x.shape) + torch.broadcast_to(BOUNDS, x.size()) * 2, 3),
     "repeat over the image": (lambda x: x - BOUNDS.repeat(x.size(0), 1, x.shape[2], x.shape[3]), 3),
     "zeros of the image's size": (lambda x: torch.max(x, torch.zeros(x.shape)) + torch.full(x.shape, 0.5), 3),

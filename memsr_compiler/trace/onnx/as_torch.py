@@ -322,10 +322,10 @@ def _pool(node: Node, x: Tensor) -> Tensor:
 
 def _reduce(name: str) -> Callable[..., Tensor]:
     def reduce(node: Node, x: Tensor, axes: list[int] | None = None) -> Tensor:
-        over = node.integers("axes", [0, 1, 2, 3]) if axes is None else axes
-        if axes is None and node.integer("noop_with_empty_axes", 0):
+        over = node.integers("axes", []) if axes is None else axes
+        if not over and node.integer("noop_with_empty_axes", 0):
             return x
-        result: Tensor = getattr(x, name)(tuple(over), keepdim=bool(node.integer("keepdims", 1)))
+        result: Tensor = getattr(x, name)(tuple(over or range(4)), keepdim=bool(node.integer("keepdims", 1)))
         return result
 
     return reduce

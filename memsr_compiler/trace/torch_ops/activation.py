@@ -27,7 +27,7 @@ from memsr_compiler.trace.torch_ops.shape import (
 from memsr_compiler.trace.torch_ops.unsupported import GLOBAL, POOLING
 from memsr_compiler.trace.views import View
 
-_LARGEST = float(torch.finfo(torch.float32).max)  # bounds there are none for any float32
+_LARGEST = 3.4e38  # bounds there are none for any float32, of which the largest is often written with a few digits
 
 
 def number(value: object) -> float:

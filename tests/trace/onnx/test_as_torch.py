@@ -176,7 +176,7 @@ WEIGHTS = {
         "zero": [0], "one": [1], "shape": [0, 4, 1, 1], "flat": [0, -1], "far_before": [-(2**63)], "far": [99],
         "groups": [0, 2, -1], "many": [2**24 + 1], "one_row": [1, 4, 1, 3], "one_column": [1, 4, 5, 1],
         "minus7": -7, "seven": 7, "large": 300, "table": [[1, 2], [3, 4]], "one_": 1, "two_": [2],
-        "channels": [4, 1, 1],
+        "channels": [4, 1, 1], "nowhere": np.zeros(0),
     }.items()},
     **{name: np.array(value, np.float32) for name, value in {
         "slopes": [0.5, -1.0, 2.0, 0.25], "fine": [0.5003, -1.0003, 2.001, 0.2501], "tenth": 0.3, "big": 1.5 * 2**23,
@@ -228,6 +228,12 @@ READ = {
     ),
     "the larger of a map and a number": (
         node("Max", "real c", "d"), node("Min", "d half c", "e"), node("GlobalAveragePool", "e", "q"), SIGMOID,
+    ),
+    "no axes, and that means none": (
+        MEAN, node("ReduceSum", "p nowhere", "q", noop_with_empty_axes=1), SIGMOID,
+    ),
+    "no axes, and that means all": (
+        MEAN, node("ReduceSum", "p nowhere", "s"), node("Add", "p s", "q"), SIGMOID,
     ),
     "bounds that are none": (MEAN, node("Clip", "p", "q"), SIGMOID),
     "padding by itself": (
