@@ -85,13 +85,13 @@ class Twice(nn.Module):
         self.first, self.second = first, second
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = {
+        inner: dict[str, Callable[[], Tensor]] = {
             "relu": lambda: torch.relu(self.body(x)),
-            "abs": lambda: self.body(x).abs(),
+            "abs": lambda: torch.abs(self.body(x)),
             "image": lambda: x,
-            "clamp": lambda: self.body(x).clamp(0, 1),
-        }[self.first]()
-        leaky = nn.functional.leaky_relu(inner, 0.1)
+            "clamp": lambda: torch.clamp(self.body(x), 0, 1),
+        }
+        leaky = nn.functional.leaky_relu(inner[self.first](), 0.1)
         join: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "max": torch.maximum,
             "min": torch.minimum,
