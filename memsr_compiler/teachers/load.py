@@ -174,7 +174,7 @@ def _offer_to_spandrel(state: StateDict, refusal: UnknownKeys) -> nn.Module:
 
 
 def find_graph_kind(path: Path) -> Literal["onnx", "tflite"] | None:
-    """What a file that was read holds, by its content, whatever its name: a graph for an engine, or None."""
+    """The kind of graph that a file which was read holds, by its content, whatever its name; None of other files."""
     try:
         with open(path, "rb") as file:
             start = file.read(_START)
