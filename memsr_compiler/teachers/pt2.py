@@ -106,8 +106,8 @@ def suspicions(data: bytes) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def load_exported(data: bytes) -> nn.Module:
-    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode.
+def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode; what is assumed.
 
     Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
     it.
@@ -119,7 +119,7 @@ def load_exported(data: bytes) -> nn.Module:
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
                 _require_evaluation(program)
-                say_sizes(program)
+                assumed = say_sizes(program)
                 _forget_ranges_of_formulas(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
@@ -130,7 +130,7 @@ def load_exported(data: bytes) -> nn.Module:
             raise InvalidInput(f"torch.export cannot load it ({type(cause).__name__}: {first_line(cause)})") from error
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
-    return module
+    return module, assumed
 
 
 def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:

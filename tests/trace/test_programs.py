@@ -38,9 +38,9 @@ def decides(y: Tensor, x: Tensor) -> Tensor:
     return F.pixel_shuffle(y * 2 if x.shape[2] % 2 else y, 2)
 
 
-def export(end: Callable[[Tensor, Tensor], Tensor], side: Any) -> Any:
-    shapes = None if side is None else ({2: side, 3: side},)
-    program = torch.export.export(Net(end).eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=shapes)
+def export(end: Callable[[Tensor, Tensor], Tensor], side: Any, images: int = 1) -> Any:
+    shapes = None if side is None else (dict.fromkeys((2, 3) if images == 1 else (0, 2, 3), side),)
+    program = torch.export.export(Net(end).eval(), (torch.rand(images, 3, 9, 8),), dynamic_shapes=shapes)
     module: Any = program.module()
     assert "_guards_fn" in dict(module.named_children())
     return module
@@ -62,16 +62,58 @@ def test_its_questions_are_no_part_of_the_network(caplog: pytest.LogCaptureFixtu
     assert program.code == before and "_guards_fn" in dict(program.named_children())
 
 
-def test_sizes_for_which_it_was_not_made_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def decides_by(question: Callable[[Any, Any, Any], Any]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda y, x: F.pixel_shuffle(y * 2 if question(x.shape[0], *x.shape[2:]) else y, 2)
+
+
+@pytest.mark.parametrize(
+    ("question", "which"),
+    [
+        (lambda n, h, w: h % 2, "height % 2 != 0"),
+        (lambda n, h, w: h == 1080, "height != 1080"),
+        (lambda n, h, w: h % 1000 == 0, "height % 1000 != 0"),
+        (lambda n, h, w: w > 2560, "width <= 2560"),
+        (lambda n, h, w: h * w > 8_000_000, "width * height <= 8000000"),
+        (lambda n, h, w: h > 2 * w + 3000, "height <= 3000 + 2 * width"),
+        (lambda n, h, w: n > 8, "batch <= 8"),
+        (lambda n, h, w: n == 16, "batch != 16"),
+    ],
+)
+def test_images_for_which_it_was_not_made_are_told(
+    question: Callable[[Any, Any, Any], Any], which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = export(decides_by(question), Dim.AUTO, images=2)
     with caplog.at_level(logging.WARNING, "memsr_compiler"):
-        trace(export(decides, Dim.AUTO))
-    assert "it was exported for images of some sizes, of which 2x2 is none" in caplog.text
+        traced = trace(nn.Sequential(program))
+    assert f"it was exported for images with {which}: read as for every image" in caplog.text
+    assert traced.assumed == (f"it does the same to every image (it was exported for those with {which})",)
+
+
+def test_so_are_multiples_and_more_conditions_than_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    shapes = ({2: 8 * Dim("h"), 3: Dim("w")},)
+    program: Any = torch.export.export(Net(shuffles).eval(), (torch.rand(1, 3, 16, 9),), dynamic_shapes=shapes)
+    (words,) = trace(program.module()).assumed
+    assert words == "it does the same to every image (it was exported for those with height == 8 * n)"
+    program = export(lambda y, x: shuffles(y * 2 if any(x.shape[2] == 99 + i for i in range(9)) else y, x), Dim.AUTO)
+    (words,) = trace(program).assumed
+    assert words.endswith(
+        "(it was exported for those with height != 99 and height != 100 and height != 101 and height"
+        " != 102 and 5 conditions more)"
+    )
+
+
+def test_guards_that_do_not_say_what_they_ask_are_told() -> None:
+    program = export(shuffles, Dim.DYNAMIC)
+    program._guards_fn.forward = lambda *_: None
+    (words,) = trace(program).assumed
+    assert words == "it does the same to every image (it was exported for those with what its guards demand)"
 
 
 def test_so_is_the_one_size_of_a_program(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "memsr_compiler"):
-        trace(export(decides, None))
+        traced = trace(export(decides, None))
     assert "it was exported for images of 9x8: read as for every size" in caplog.text
+    assert traced.assumed == ("it does the same at every size (it was exported for images of 9x8)",)
     with pytest.raises(UnsupportedModel, match="view: the size of the image, 9x8, is written into the program"):
         trace(export(shuffles, None))
 

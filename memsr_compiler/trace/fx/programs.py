@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from itertools import product
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from inspect import getclosurevars
+from itertools import chain
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.fx.guards import tell_exported
 from memsr_compiler.trace.own_code.own_files import is_foreign
-from memsr_compiler.trace.views import tell_other_sizes, tell_sizes
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
 _UNHEARD = ("attrgetter", "call", "contains", "countOf", "indexOf", "is_", "is_not", "itemgetter", "methodcaller")
@@ -55,27 +56,33 @@ def without_guards(model: nn.Module) -> nn.Module:
     return model
 
 
-def tell_guarded(model: nn.Module) -> None:
-    """Warn of programs of torch.export that were made for some sizes of images."""
+def tell_guarded(model: nn.Module) -> tuple[str, ...]:
+    """Warn of programs of torch.export that were made for some images; words on what is assumed of them."""
+    told: list[str] = []
     for program in [module for module in model.modules() if _is_guarded(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
-        images, channels, *sides = _shape_of(program)
-        if len(sides) != 2:
-            continue
-        if all(isinstance(side, int) for side in sides):
-            tell_sizes(sides, fixed=True)
-            continue
-        tried = [[side] if isinstance(side, int) else _SIDES for side in sides]
-        counts = [n if isinstance(n, int) else 1 for n in (images, channels)]
-        for height, width in product(*tried):
-            image = torch.empty(*counts, height, width, device="meta")
-            if not all(_passes(program.get_submodule(str(node.target)), image) for node in _list_guards(program)):
-                tell_other_sizes(f"some sizes, of which {height}x{width} is none")
-                break
+        guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
+        told += tell_exported(_shape_of(program), chain.from_iterable(map(_texts_of, guards)))
+    return tuple(dict.fromkeys(told))
 
 
-_SIDES = (2, 3, 5, 8, 17, 32, 48, 64, 97, 100, 250, 512, 1021, 2160)
-"""Heights and widths that are tried; torch.export looks at no smaller ones."""
+def _texts_of(guard: nn.Module) -> list[str]:
+    """What a module that torch.export puts in demands, in its own words, which are those of its errors."""
+    codes = list(_list_codes(vars(guard).get("forward")))
+    texts = [text for code in codes for text in code.co_consts if isinstance(text, str) and text.startswith(_FAILED)]
+    known = any(code.co_name == "_" for code in codes)  # as torch.export calls what it makes
+    return [text.removeprefix(_FAILED) for text in texts] if known else ["what its guards demand"]
+
+
+_FAILED = "Guard failed: "
+
+
+def _list_codes(function: Any, depth: int = 3) -> Iterator[CodeType]:
+    """The code of a function, and of those that it wraps."""
+    if isinstance(function, FunctionType):
+        yield function.__code__
+        for held in getclosurevars(function).nonlocals.values() if depth else ():
+            yield from _list_codes(held, depth - 1)
 
 
 def _is_guarded(module: nn.Module) -> bool:
@@ -96,14 +103,6 @@ def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
     """The shape of the image that a program was made for; symbols stand for sizes that are free."""
     inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
     return next((tuple(value.shape) for value in inputs if isinstance(value, Tensor)), ())
-
-
-def _passes(guard: nn.Module, image: Tensor) -> bool:
-    try:
-        guard(image)
-    except Exception:  # whatever the demands of a program raise
-        return False
-    return True
 
 
 def free_batch(graph: fx.Graph) -> None:
