@@ -148,3 +148,41 @@ def test_what_torch_fx_left_without_numbers_is_told(buffer: bool) -> None:
     for left in (network, program):
         with pytest.raises(InvalidInput, match=r"^Centred: its mean holds no numbers any more: forward assigns to it"):
             trace(left)
+
+
+def writes_into_casts(y: Tensor, x: Tensor) -> Tensor:
+    same, copied, other = y.to(torch.float32), y.to(torch.float32, copy=True), y.to(torch.float64)
+    same.mul_(2)
+    copied.mul_(3)
+    other.mul_(5)
+    return F.pixel_shuffle(y + copied + other.float(), 2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda y, x: shuffles(y.float(), x),
+        lambda y, x: shuffles(y.to(x.device), x.to(y.dtype)),
+        lambda y, x: shuffles(y - torch.tensor([0.5]).to(y.device), x),
+        lambda y, x: shuffles(y.double() * 2, x).to(x.dtype),
+        lambda y, x: shuffles(y * torch.tensor([3]).to(x.dtype), x),
+        lambda y, x: shuffles(y.type_as(x), x),
+        writes_into_casts,
+    ],
+)
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_its_casts_are_no_demand_for_a_type(end: Callable[[Tensor, Tensor], Tensor], decomposed: bool) -> None:
+    """`.to(x.device)`, of everybody's mean; torch.export demands the type of what it casts."""
+    shapes = ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    program = torch.export.export(Net(end).eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=shapes)
+    module: Any = (program.run_decompositions({}) if decomposed else program).module()
+    before = module.code
+    x = torch.rand(2, 3, 5, 8)
+    result = GraphModule(trace(module).graph)(x.double())
+    torch.testing.assert_close(result.float(), Net(end)(x.clone()).detach().float(), rtol=0, atol=1e-5)
+    assert module.code == before
+
+
+def test_casts_that_round_are_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="a cast to float16 rounds values"):
+        trace(export(lambda y, x: shuffles(y.half().float(), x), Dim.DYNAMIC))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes
 from memsr_compiler.trace.fx.guards import tell_exported
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
@@ -36,24 +37,30 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
 
 
 def without_guards(model: nn.Module) -> nn.Module:
-    """A network without the questions that torch.export puts into its programs: whether an image is as they take it.
+    """A network without what torch.export puts into its programs: questions whether an image is as they take it.
 
-    Its programs then take any number of images, and any size where that is free, as they do when read from a file.  A
-    copy, where there are such questions; `tell_guarded` tells of them.
+    Its programs then take any number of images, in float64 too, and any size where that is free, as they do when read
+    from a file.  A copy, where there are such questions; `tell_guarded` tells of them.
     """
-    if not any(map(_is_guarded, model.modules())):
+    if not any(map(_is_exported, model.modules())):
         return model
     model = copy_module(model, None)
-    for program in [module for module in model.modules() if _is_guarded(module)]:
+    for program in [module for module in model.modules() if _is_exported(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
-        for node in _list_guards(program):
+        guards = _list_guards(program)
+        for node in guards:
             program.graph.erase_node(node)
             delattr(program, str(node.target))
-        if not any(isinstance(side, int) for side in _shape_of(program)[2:]):
+        if guards and not any(isinstance(side, int) for side in _shape_of(program)[2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
         free_batch(program.graph)
+        forget_dtypes(program)
         program.recompile()
     return model
+
+
+def _is_exported(module: nn.Module) -> bool:
+    return isinstance(module, fx.GraphModule) and (bool(_list_guards(module)) or has_dtypes(module))
 
 
 def tell_guarded(model: nn.Module) -> tuple[str, ...]:
