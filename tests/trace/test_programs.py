@@ -186,3 +186,57 @@ def test_its_casts_are_no_demand_for_a_type(end: Callable[[Tensor, Tensor], Tens
 def test_casts_that_round_are_refused() -> None:
     with pytest.raises(UnsupportedModel, match="a cast to float16 rounds values"):
         trace(export(lambda y, x: shuffles(y.half().float(), x), Dim.DYNAMIC))
+
+
+def shuffles_channels(y: Tensor, x: Tensor) -> Tensor:
+    b, c, h, w = y.shape
+    return y.view(b, 2, c // 2, h, w).transpose(1, 2).contiguous().view(b, -1, h, w)
+
+
+def goes_through_tokens(y: Tensor, x: Tensor) -> Tensor:
+    b, c, h, w = y.shape
+    tokens = y.view(b, c, -1).permute(0, 2, 1) * 2
+    return tokens.permute(0, 2, 1).view(b, c, h, w)
+
+
+def goes_through_rows(y: Tensor, x: Tensor) -> Tensor:
+    b, c, h, w = y.shape
+    return (y.permute(0, 2, 3, 1).reshape(-1, c) * 2).reshape(b, h, w, -1).permute(0, 3, 1, 2)
+
+
+def appends_zeros(y: Tensor, x: Tensor) -> Tensor:
+    b, _, h, w = y.shape
+    return torch.cat([y[:, :8], y.new_zeros(b, 4, h, w)], 1)
+
+
+def weighs(y: Tensor, x: Tensor) -> Tensor:
+    return y * torch.arange(12, dtype=y.dtype).reshape(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("change", [shuffles_channels, goes_through_tokens, goes_through_rows, appends_zeros, weighs])
+def test_the_one_image_for_which_it_was_made_is_a_batch(change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Its 1 stands in reshapes with another size left open, and in what is made as large as the image."""
+    program = export(lambda y, x: F.pixel_shuffle(F.relu(change(y, x)), 2), Dim.DYNAMIC)
+    x = torch.rand(3, 3, 5, 4, dtype=torch.float64)
+    expected = F.pixel_shuffle(F.relu(change(Net(shuffles).double().conv(x), x)), 2).detach()
+    torch.testing.assert_close(GraphModule(trace(program).graph)(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y, x: y - y.amax(0).view(1, -1, *y.shape[2:]),
+        lambda y, x: y[0].reshape(y.shape[0], -1, *y.shape[2:]),
+        lambda y, x: y.reshape(1, -1, *y.shape[2:])[:, :12],
+    ],
+)
+def test_a_one_that_is_no_batch_is_none(change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """For one image it is what it says; where it is read, it is read as that."""
+    program = export(lambda y, x: F.pixel_shuffle(F.relu(change(y, x)), 2), Dim.DYNAMIC)
+    x = torch.rand(1, 3, 5, 4, dtype=torch.float64)
+    expected = F.pixel_shuffle(F.relu(change(Net(shuffles).double().conv(x), x)), 2).detach()
+    try:
+        graph = trace(program).graph
+    except UnsupportedModel:
+        return
+    torch.testing.assert_close(GraphModule(graph)(x), expected, rtol=0, atol=1e-12)

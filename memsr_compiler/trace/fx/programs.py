@@ -113,16 +113,53 @@ def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
 
 
 def free_batch(graph: fx.Graph) -> None:
-    """Let reshapes in a graph that was exported for one image keep any number of them."""
-    for node in graph.nodes:
-        if node.target in _RESHAPES and not isinstance(node.args[1], fx.Node):
-            first, *others = node.args[1]
-            before = node.args[0].meta.get("val")
-            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
-                node.args = (node.args[0], [-1, *others])
+    """Let what a graph that was exported for one image writes as 1, the number of images, be any.
+
+    For one image it stays the same graph: the number is asked of the image, or follows from the other sizes.
+    """
+    images = [node for node in graph.nodes if node.op == "placeholder" and _is_one_image(node)]
+    if len(images) != 1:
+        return
+    count: fx.Node | None = None
+    of_image = set(images)
+    for node in list(graph.nodes):
+        made = node.meta.get("val")
+        if isinstance(made, Tensor) and not of_image.isdisjoint(node.all_input_nodes):
+            of_image.add(node)
+        place = _place_of_sizes(node)
+        if place is None or len(node.args) <= place or not isinstance(node.args[place], (list, tuple)):
+            continue
+        first, *others = node.args[place]
+        reshapes = node.target in _RESHAPES and node in of_image
+        made_as_large = node.target not in _RESHAPES and any(isinstance(size, fx.Node) for size in others)
+        if isinstance(first, fx.Node) or first != 1 or not others or not (reshapes or made_as_large):
+            continue
+        if reshapes and -1 not in others:
+            first = -1
+        elif count is None:
+            with graph.inserting_after([other for other in graph.nodes if other.op == "placeholder"][-1]):
+                first = count = graph.call_function(torch.ops.aten.sym_size.int, (images[0], 0))
+        else:
+            first = count
+        node.args = (*node.args[:place], [first, *others], *node.args[place + 1 :])
 
 
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
+def _is_one_image(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 4 and type(value.shape[0]) is int and value.shape[0] == 1
+
+
+def _place_of_sizes(node: fx.Node) -> int | None:
+    """Where among its arguments an operation takes the shape of what it gives; None of others."""
+    if node.target in _RESHAPES or node.target in _MAKES_LIKE:
+        return 1
+    return 0 if node.target in _MAKES else None
+
+
+_A = torch.ops.aten
+_RESHAPES = (_A.view.default, _A.reshape.default, _A._unsafe_view.default)
+_MAKES_LIKE = (_A.new_zeros.default, _A.new_ones.default, _A.new_full.default)
+_MAKES = (_A.zeros.default, _A.ones.default, _A.full.default)
 
 
 def _is_told(node: fx.Node, knows: Callable[[Any], bool], knows_name: Callable[[str], bool]) -> bool:
