@@ -202,12 +202,17 @@ def _require_evaluation(program: torch.export.ExportedProgram) -> None:
         schema = node.target._schema
         for place, argument in enumerate(schema.arguments):
             said = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, False)
-            if argument.name in ("training", "train") and said:
+            if argument.name in ("training", "train") and said and not _drops_nothing(node):
                 name = schema.name.removeprefix("aten::")
                 raise InvalidInput(
                     f"{node.name}: was exported in training mode, in which {name} computes something else; "
                     "export network.eval() again"
                 )
+
+
+def _drops_nothing(node: Any) -> bool:
+    """Whether it is a dropout of nothing, `F.dropout(x, 0.0)`, which every mode leaves as it is."""
+    return "dropout" in node.target._schema.name and (*node.args[1:], node.kwargs.get("p"))[0] == 0
 
 
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -240,3 +241,39 @@ def test_a_one_that_is_no_batch_is_none(change: Callable[[Tensor, Tensor], Tenso
     except UnsupportedModel:
         return
     torch.testing.assert_close(GraphModule(graph)(x), expected, rtol=0, atol=1e-12)
+
+
+def crops(y: Tensor, x: Tensor) -> Tensor:
+    kernel = (torch.arange(12 * 3 * 64) % 7 - 3).view(12, 3, 8, 8)
+    grown = F.conv_transpose2d(F.relu(y), kernel.to(y.dtype), stride=4)
+    return grown[:, :, 2:-2, 2:-2]
+
+
+def takes_the_last(y: Tensor, x: Tensor) -> Tensor:
+    return F.pixel_shuffle(torch.cat([y.narrow(1, -2, 2), y.narrow(1, 0, 8), y.narrow(1, -6, 2)], 1), 2)
+
+
+def drops_nothing(y: Tensor, x: Tensor) -> Tensor:
+    return F.pixel_shuffle(F.relu(F.dropout(y, 0.0)), 2)
+
+
+@pytest.mark.parametrize("end", [crops, takes_the_last, drops_nothing])
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_slices_to_the_end_and_dropouts_of_nothing_are_read(
+    end: Callable[[Tensor, Tensor], Tensor], images: int
+) -> None:
+    """An export for any number of images writes [:, :, 2:-2] with the whole batch, 0 to 2**63 - 1, before it."""
+    network = export(end, Dim.DYNAMIC, images) if images else Net(end).eval()
+    x = torch.rand(3, 3, 5, 4, dtype=torch.float64)
+    result = GraphModule(trace(network).graph)(x)
+    torch.testing.assert_close(result, Net(end).double()(x).detach(), rtol=0, atol=1e-12)
+
+
+def test_a_transform_that_it_begins_ends_with_the_reading() -> None:
+    """torch.export writes the begin of a vmap into it, and not always its end."""
+    end = torch.vmap(lambda y: F.pixel_shuffle(y, 2))
+    program: Any = torch.export.export(Net(lambda y, x: end(y)).eval(), (torch.rand(1, 3, 9, 8),)).module()
+    depth = torch._C._functorch.get_dynamic_layer_stack_depth()
+    with suppress(UnsupportedModel):
+        trace(program)
+    assert torch._C._functorch.get_dynamic_layer_stack_depth() == depth
