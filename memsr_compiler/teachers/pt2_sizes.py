@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.trace.fx.guards import AXES, tell_exported
-from memsr_compiler.trace.views import USUAL_LEAST
+from memsr_compiler.trace.views import ANY, USUAL_LEAST
 
 # What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
 # Later ones still say what they round: "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".
@@ -42,5 +42,5 @@ def _limits(program: torch.export.ExportedProgram, axis: str, size: Any) -> Iter
     least, most = (0.0, math.inf) if known is None else (float(known.lower), float(known.upper))
     if least > USUAL_LEAST:
         yield f"{axis} >= {least:.0f}"
-    if most < math.inf:
+    if most < ANY:  # code that decides at a larger size leaves a guard, too
         yield f"{axis} <= {most:.0f}"

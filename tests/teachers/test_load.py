@@ -817,7 +817,12 @@ def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("most", "words"), [(None, "for images of 9x8: read"), (256, "for images of up to 256x8: read"), (8192, "")]
+    ("most", "words"),
+    [
+        (None, "for images of 9x8: read"),
+        (256, "for images with height <= 256 and width == 8: read"),
+        (8192, ""),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_pt2_for_some_sizes_says_so(

@@ -74,7 +74,7 @@ def tell_guarded(model: nn.Module) -> tuple[str, ...]:
 
 
 def _texts_of(guard: nn.Module) -> list[str]:
-    """What a module that torch.export puts in demands, in its own words, which are those of its errors."""
+    """Demands of a module that torch.export puts in, in its own words, which are those of its errors."""
     codes = list(_list_codes(vars(guard).get("forward")))
     texts = [text for code in codes for text in code.co_consts if isinstance(text, str) and text.startswith(_FAILED)]
     known = any(code.co_name == "_" for code in codes)  # as torch.export calls what it makes
