@@ -341,6 +341,18 @@ def compiling_nothing() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def leaving_transforms() -> Iterator[None]:
+    """Leave the transforms of torch.func (vmap, grad) that were begun in it, and not ended, as exported ones may be."""
+    functions = torch._C._functorch
+    depth = functions.get_dynamic_layer_stack_depth()
+    try:
+        yield
+    finally:
+        if functions.get_dynamic_layer_stack_depth() > depth:
+            functions.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+
+
 class InFloat64(TorchFunctionMode):
     """Runs a module that was copied to float64, whose code may be written for float32.
 

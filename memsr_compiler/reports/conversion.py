@@ -67,6 +67,8 @@ def _write_head(net: PlainNet, certificate: Certificate, teacher_name: str, meas
     }
     if info.image_skip:
         facts["beside it"] = escape(f"the image, enlarged by {info.image_skip} interpolation, is added to the output")
+    if info.assumed:
+        facts["assumed"] = escape("; ".join(info.assumed))
     facts |= {escape(what): escape(how) for what, how in measured.items()}
     of = "frozen network" if certificate.approximation else "teacher"
     sentence = escape(info.guarantee[:1].upper() + info.guarantee[1:])

@@ -120,6 +120,7 @@ def _load(
     input_range: Range | None,
 ) -> Readings:
     kind = _kind(path, data)
+    exported: tuple[str, ...] = ()
     if kind in ("pt2", "onnx", "tflite"):
         if arch is not None or prefix:
             option = "--prefix" if arch is None else "--arch"
@@ -134,11 +135,12 @@ def _load(
             remarks = Remarks(input_range=stated)
         else:
             remarks = _plain_remarks(path)
-            network = _load_pt2(data, allow_pickle) if kind == "pt2" else _load_onnx(path)
+            network, exported = _load_pt2(data, allow_pickle) if kind == "pt2" else (_load_onnx(path), exported)
         if input_range is not None and remarks.input_range not in (None, input_range):
             low, high = remarks.input_range
             raise InvalidInput(f"takes values from {low:g} to {high:g}. Leave --input-range out.")
-        return read_module(network, {}, remarks, input_range)
+        readings = read_module(network, {}, remarks, input_range)
+        return replace(readings, habits=(*readings.habits, *exported))
     content: nn.Module | StateDict
     if kind == "safetensors":
         state = _safetensors(data)
@@ -339,7 +341,8 @@ def _plain_remarks(path: Path) -> Remarks:
     )
 
 
-def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
+def _load_pt2(data: bytes, allow_pickle: bool) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network in a .pt2 archive, and what is assumed of it, in words."""
     reasons = pt2.suspicions(data)
     if reasons and not allow_pickle:
         raise RefusedPickle(
@@ -348,9 +351,9 @@ def _load_pt2(data: bytes, allow_pickle: bool) -> nn.Module:
         )
     if reasons:
         log.warning("loading a .pt2 archive that %s", "; ".join(reasons))
-    network = pt2.load_exported(data)
+    network, assumed = pt2.load_exported(data)
     check_tensors(network.state_dict(), len(data))
-    return network.float()
+    return network.float(), assumed
 
 
 def _load_onnx(path: Path) -> nn.Module:

@@ -39,24 +39,27 @@ def build_own(arch: str, options: Mapping[str, object], state: StateDict) -> tup
     before = list_beside(module)
     stays = module in sys.modules and module not in before  # made by hand, or of an installed package
     with split_off(partial(_see_anew, arch, options, state), before) as ask:
-        network, fitted, reason = _build_twice(arch, options, state)
+        network, fitted, reason, exported = _build_twice(arch, options, state)
         if not stays:
             reason = _compare_with_anew(network, partial(ask, _name(fitted, state)), arch, before=bool(before))
     if not reason:
-        return network, ()
+        return network, exported
     words = f"{arch} computes with no numbers that it draws as it is built (building it twice does not show it: "
-    return network, (f"{words}{reason.rstrip('.').replace(';', ',')})",)
+    return network, (*exported, f"{words}{reason.rstrip('.').replace(';', ',')})")
 
 
-def _build_twice(arch: str, options: Mapping[str, object], state: StateDict) -> tuple[nn.Module, StateDict, str]:
-    """The network, its weights under the names that it takes, and words as of `_compare_with_another`."""
+def _build_twice(
+    arch: str, options: Mapping[str, object], state: StateDict
+) -> tuple[nn.Module, StateDict, str, tuple[str, ...]]:
+    """The network, its weights under the names that it takes, words as of `_compare_with_another`, and on what is
+    assumed of programs of torch.export in it."""
     factory = import_factory(arch)
     imported = _read_random_state()
     given, network, fitted = _build(factory, arch, options, state)
-    tell_guarded(given)
+    exported = tell_guarded(given)
     build = partial(_build, factory, arch, options, fitted, fitted=True)
     drew = _read_random_state().drew_since(imported)
-    return network, fitted, _compare_with_another(given, network, build, arch, drew=drew)
+    return network, fitted, _compare_with_another(given, network, build, arch, drew=drew), exported
 
 
 def _compare_with_anew(network: nn.Module, ask: Callable[[], Seen], arch: str, *, before: bool) -> str:

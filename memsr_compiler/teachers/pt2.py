@@ -21,7 +21,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.errors import InvalidInput, first_line
@@ -29,8 +29,8 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import GUARD, say_sizes
+from memsr_compiler.trace.fx.casts import forget_dtypes
 from memsr_compiler.trace.fx.programs import free_batch
-from memsr_compiler.trace.fx.tracers import drop_dtype_checks
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -106,8 +106,8 @@ def suspicions(data: bytes) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def load_exported(data: bytes) -> nn.Module:
-    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode.
+def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode; what is assumed.
 
     Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
     it.
@@ -119,7 +119,7 @@ def load_exported(data: bytes) -> nn.Module:
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
                 _require_evaluation(program)
-                say_sizes(program)
+                assumed = say_sizes(program)
                 _forget_ranges_of_formulas(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
@@ -130,7 +130,7 @@ def load_exported(data: bytes) -> nn.Module:
             raise InvalidInput(f"torch.export cannot load it ({type(cause).__name__}: {first_line(cause)})") from error
     for part in module.modules():
         part.training = False  # an exported module refuses eval(): its mode was fixed when it was exported
-    return module
+    return module, assumed
 
 
 def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:
@@ -153,7 +153,7 @@ def _generalise(module: Any) -> None:
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
     free_batch(module.graph)
-    _forget_dtypes(module)
+    forget_dtypes(module)
     module.recompile()
 
 
@@ -161,44 +161,6 @@ def _is_of_any_size(image: Any) -> bool:
     """Whether an input of the network is an image whose height and width may differ."""
     shape = getattr(image.meta.get("val"), "shape", ())
     return len(shape) == 4 and not any(isinstance(side, int) for side in shape[2:])
-
-
-def _forget_dtypes(module: Any) -> None:
-    """Take casts between float32 and float64, and demands for a type, out of a network: it is run in float64 too.
-
-    `x.float()`, `mean.type_as(x)` and the like leave both, for the type that it was exported in.
-
-    module   a GraphModule of torch.fx
-    """
-    drop_dtype_checks(module.graph)
-    for node in list(module.graph.nodes):
-        if node.target == torch.ops.aten._to_copy.default and _is_exact(node):
-            if node.args[0].op == "get_attr" and not _is_exact(node.args[0]):
-                _store_as_floats(module, node.args[0])
-            if _is_exact(node.args[0]):
-                node.replace_all_uses_with(node.args[0])
-                module.graph.erase_node(node)
-
-
-def _store_as_floats(module: Any, node: Any) -> None:
-    """Keep an integer buffer that only casts read in the type to which they take it, of a quantised weight say.
-
-    A module that is taken to float64 takes its floating-point buffers along, and those alone.
-    """
-    casts = list(node.users)
-    types = {cast.meta["val"].dtype if _is_exact(cast) else None for cast in casts}
-    stored = node.meta.get("val")
-    if isinstance(stored, Tensor) and not stored.is_floating_point() and len(types) == 1 and None not in types:
-        path, _, name = node.target.rpartition(".")
-        owner = module.get_submodule(path)
-        setattr(owner, name, getattr(owner, name).to(*types))
-        node.meta["val"] = casts[0].meta["val"]
-
-
-def _is_exact(node: Any) -> bool:
-    """Whether a value is in a type to which a cast takes nothing that counts; float16 and float8 round."""
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64)
 
 
 @contextlib.contextmanager
@@ -240,12 +202,17 @@ def _require_evaluation(program: torch.export.ExportedProgram) -> None:
         schema = node.target._schema
         for place, argument in enumerate(schema.arguments):
             said = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name, False)
-            if argument.name in ("training", "train") and said:
+            if argument.name in ("training", "train") and said and not _drops_nothing(node):
                 name = schema.name.removeprefix("aten::")
                 raise InvalidInput(
                     f"{node.name}: was exported in training mode, in which {name} computes something else; "
                     "export network.eval() again"
                 )
+
+
+def _drops_nothing(node: Any) -> bool:
+    """Whether it is a dropout of nothing, `F.dropout(x, 0.0)`, which every mode leaves as it is."""
+    return "dropout" in node.target._schema.name and (*node.args[1:], node.kwargs.get("p"))[0] == 0
 
 
 def _payload_suspicions(config: Mapping[str, Any], folder: str, contents: Mapping[str, bytes]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, list_weights, walk
+from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, leaving_transforms, list_weights, walk
 from memsr_compiler.trace.kept.held_values import putting_back
 from memsr_compiler.trace.own_code.places import line_of
 from memsr_compiler.trace.own_code.tensors_only import mark_image
@@ -150,7 +150,7 @@ def _draw_ramp(channels: int, low: float, high: float) -> Tensor:
 
 def take_sample(model: nn.Module, image: Tensor) -> Sample:
     """Run a network of float64.  Raises whatever it raises."""
-    with InFloat64():
+    with leaving_transforms(), InFloat64():
         return Sample(image, model(mark_image(image)))  # it may change its input in place
 
 

@@ -73,6 +73,7 @@ class Subject:
     asking    its code that took anything but a tensor out of a tensor, by name: the first; "" without
     numbers   that its code has at hand, to decide by
     keeps     whether its code may keep something from one run to the next, elsewhere than in weights
+    exported  what is assumed of programs of torch.export in it, in words; it has been told
     """
 
     model: nn.Module
@@ -85,6 +86,7 @@ class Subject:
     asking: str = ""
     numbers: frozenset[Group] = frozenset()
     keeps: bool = False
+    exported: tuple[str, ...] = ()
 
     def tell_assumed(self, *, sizes: bool = False, channels: int | None = None) -> tuple[str, ...]:
         """Words on what is assumed of the network and its code, as a warning too: it is compared at samples alone.
@@ -100,7 +102,7 @@ class Subject:
             assumed.append(f"{code} does the same to every image" if code else f"{name} does the same at every size")
         for words in assumed:
             log.warning("%s: assumed: %s", name, words)
-        return tuple(assumed)
+        return (*self.exported, *assumed)
 
     def _takes_others(self, channels: int) -> bool:
         """Whether it takes images of other numbers of channels too, but for grey ones by broadcasting."""
@@ -167,7 +169,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         itself = model
     _require_numbers(model)
     _require_own_calls(model)
-    tell_guarded(model)
+    exported = tell_guarded(model)
     model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
@@ -199,7 +201,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
-    return Subject(model, itself, reference, samples, failed | errors, sizes[0], unknown, noted.asking, numbers, keeps)
+    return Subject(
+        model, itself, reference, samples, failed | errors, sizes[0], unknown, noted.asking, numbers, keeps, exported
+    )
 
 
 def _require_heard(model: nn.Module, noted: Noted) -> None:

@@ -84,13 +84,23 @@ class RefusedModule(nn.Module):
 
 
 class GraphModule(nn.Module):
-    """A graph as a module: what the readers of files give.  (N, C, H, W) -> (N, C', s H, s W)."""
+    """A graph as a module: what the readers of files give.  (N, C, H, W) -> (N, C', s H, s W).
 
-    def __init__(self, graph: ir.Graph, image_skip: ImageSkip | None = None, reader: str = "onnx") -> None:
+    assumed   of the file, in words: see `Teacher.assumed`
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        image_skip: ImageSkip | None = None,
+        reader: str = "onnx",
+        assumed: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.graph = graph
         self.image_skip = image_skip
         self.reader = reader
+        self.assumed = assumed
 
     def forward(self, x: Tensor) -> Tensor:
         y = run(self.graph, x)
@@ -124,7 +134,7 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
         ops = tuple(_with_range(op, input_range) for op in model.graph)
         graph = ir.Graph(ops, model.graph.output)
         require_small_constants(graph, outside=model.image_skip is not None)
-        return require_convolution(Traced(graph, model.reader, model.image_skip))
+        return require_convolution(Traced(graph, model.reader, model.image_skip, model.assumed))
     if isinstance(model, RefusedModule):
         raise model.refusal
     subject = observe(model, input_range)

@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from helpers.html_outline import outline
 from helpers.pages import Hostile, converted, page
+from torch import nn
 
 from memsr_compiler import ir
 from memsr_compiler.analysis.cost import cost_of_graph
@@ -50,6 +52,16 @@ def test_it_says_what_was_made_and_for_which_inputs(html: str, shifted: Any) -> 
     assert net.certificate.plain_sha256[:12] in text
     assert "largest_difference 1e-7" in text
     assert "0 to 1" in text
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_it_says_what_was_assumed(html: str) -> None:
+    """A program of torch.export holds what the network's code does to some images alone."""
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)).eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 9, 8),)).module()
+    words = "it does the same at every size (it was exported for images of 9x8)"
+    assert words in outline(page(*converted(program))).text
+    assert "exported" not in outline(html).text
 
 
 def test_costs_stand_side_by_side(html: str, shifted: Any) -> None:

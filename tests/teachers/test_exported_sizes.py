@@ -15,12 +15,14 @@ from helpers.gated import Squeeze, gated, images
 from helpers.onnx_files import model, node, saved, whole
 from torch import Tensor, nn
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.errors import RefusedPickle, UnsupportedModel
 from memsr_compiler.lowering.equivalence import input_channels
 from memsr_compiler.teachers import pt2, pt2_sizes
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.trace.approximate.freeze import freeze
+from memsr_compiler.trace.fx import guards
 from memsr_compiler.trace.trace import trace
 
 
@@ -42,33 +44,88 @@ class PaddedToEight(BySize):
         return self.conv(padded)[:, :, :height, :width]  # type: ignore[no-any-return]
 
 
-def read_free_pt2(network: nn.Module, size: tuple[int, int], path: Path) -> None:
-    free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
-    program = torch.export.export(network.eval(), (torch.rand(1, 3, *size),), dynamic_shapes=(free,))
+def read_free_pt2(network: nn.Module, size: tuple[int, int], path: Path, images: int = 1) -> Teacher:
+    free = dict.fromkeys((2, 3) if images == 1 else (0, 2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(network.eval(), (torch.rand(images, 3, *size),), dynamic_shapes=(free,))
     torch.export.save(program, path)
-    read_teacher(path, probe=False)
+    return read_teacher(path, probe=False)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
-    ("network", "size", "other"),
+    ("network", "size", "which"),
     [
-        (BySize(lambda h, w: h >= 32), (40, 40), "2x2"),
-        (BySize(lambda h, w: h == w), (40, 40), "2x3"),
-        (BySize(lambda h, w: h != w), (40, 32), "2x2"),
-        (BySize(lambda h, w: h % 2 == 0), (40, 33), "3x2"),
-        (BySize(lambda h, w: w % 8 == 0 and h > 7), (40, 40), "2x2"),
-        (BySize(lambda h, w: h > w), (40, 32), "2x2"),
-        (BySize(lambda h, w: h * w > 10_000), (40, 32), "3x4096"),
-        (PaddedToEight(lambda h, w: True), (64, 48), "2x2"),
+        (BySize(lambda h, w: h >= 32), (40, 40), "height >= 32"),
+        (BySize(lambda h, w: h == w), (40, 40), "height == width"),
+        (BySize(lambda h, w: h != w), (40, 32), "height != width"),
+        (BySize(lambda h, w: h % 2 == 0), (40, 33), "height % 2 == 0"),
+        (BySize(lambda h, w: w % 8 == 0 and h > 7), (40, 40), "height >= 8 and width % 8 == 0 and height > 7"),
+        (BySize(lambda h, w: h > w), (40, 32), "height >= 3 and height > width"),
+        (BySize(lambda h, w: h * w > 10_000), (40, 32), "width * height <= 10000"),
+        (BySize(lambda h, w: h == 1080), (40, 32), "height != 1080"),
+        (BySize(lambda h, w: h % 1000 == 0), (40, 32), "height % 1000 != 0"),
+        (BySize(lambda h, w: w > 2560), (40, 32), "width <= 2560"),
+        (BySize(lambda h, w: w > 6000), (40, 32), "width <= 6000"),
+        (BySize(lambda h, w: h > 2 * w + 3000), (40, 32), "height <= 3000 + 2 * width"),
+        (PaddedToEight(lambda h, w: True), (64, 48), None),
     ],
 )
 def test_a_pt2_for_some_sizes_is_said_to_be(
-    network: nn.Module, size: tuple[int, int], other: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    network: nn.Module, size: tuple[int, int], which: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The conditions that torch found in the code stand in the file; what it does elsewhere does not."""
-    read_free_pt2(network, size, tmp_path / "a.pt2")
-    assert f"it was exported for images of some sizes, of which {other} is none" in caplog.text
+    read = read_free_pt2(network, size, tmp_path / "a.pt2")
+    assert f"it was exported for images with {which or ''}" in caplog.text
+    (words,) = (words for words in read.assumed if "exported" in words)
+    assert which is None or words == f"it does the same to every image (it was exported for those with {which})"
+
+
+class ByBatch(BySize):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * (2 if self.decides(x.shape[0], 0) else 1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("decides", "which"), [(lambda n, _: n > 8, "batch <= 8"), (lambda n, _: n == 16, "batch != 16")]
+)
+def test_so_are_the_numbers_of_images(decides: Callable[[Any, Any], Any], which: str, tmp_path: Path) -> None:
+    read = read_free_pt2(ByBatch(decides), (16, 12), tmp_path / "a.pt2", images=2)
+    assert f"it does the same to every image (it was exported for those with {which})" in read.assumed
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("decides", "which"),
+    [
+        (lambda h, w: h & 1, "height & 1 == 0"),
+        (lambda h, w: abs(h - w) > 100, "abs(width + -1 * height) <= 100"),
+        (lambda h, w: round(h * 0.5) > 100, "round(0.5 * torch.sym_float(height)) <= 100"),
+    ],
+)
+def test_conditions_that_are_no_plain_arithmetic_are_told_of_a_file_that_is_trusted(
+    decides: Callable[[Any, Any], Any], which: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedPickle, match="guards_code"):
+        read_free_pt2(BySize(decides), (16, 12), tmp_path / "a.pt2")
+    read = read_teacher(tmp_path / "a.pt2", probe=False, allow_pickle=True)
+    assert f"it does the same to every image (it was exported for those with {which})" in read.assumed
+
+
+class Wrapped(BySize):
+    def forward(self, *args: Tensor) -> Tensor:
+        return super().forward(args[0])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_conditions_on_what_a_wrapper_takes_are_no_code(tmp_path: Path) -> None:
+    """forward(*args), by which most wrappers call what they wrap."""
+    shapes = {"args": (dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC),)}
+    network = Wrapped(lambda h, w: h > 100).eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 16, 12),), dynamic_shapes=shapes)
+    torch.export.save(program, tmp_path / "a.pt2")
+    read = read_teacher(tmp_path / "a.pt2", probe=False)
+    assert "it does the same to every image (it was exported for those with height <= 100)" in read.assumed
 
 
 class Written(BySize):
@@ -83,6 +140,8 @@ class Written(BySize):
 def test_sizes_that_are_written_into_a_pt2_are_told(tmp_path: Path) -> None:
     network = Written(lambda h, w: True).eval()
     torch.export.save(torch.export.export(network, (torch.rand(1, 3, 24, 40),)), tmp_path / "a.pt2")
+    assumed = read_teacher(tmp_path / "a.pt2", probe=False).assumed
+    assert "it does the same at every size (it was exported for images of 24x40)" in assumed
     with pytest.raises(UnsupportedModel, match=r"^the network: view: the size .* 24x40, is written .* Dim\.DYNAMIC"):
         trace(read_teacher(tmp_path / "a.pt2", probe=False).module)
     free = dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)  # as the message says
@@ -99,21 +158,48 @@ def test_of_a_pt2_for_all_sizes_nothing_is_said(scale: int, tmp_path: Path, capl
 
 
 @pytest.mark.parametrize(
-    ("guard", "holds"),
+    ("guard", "met"),
     [
         ("3*L['x'].size()[2] <= 2147483647", True),
         ("(2*L['x'].size()[3]) == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))", True),
-        ("L['x'].size()[2] % 2 == 0", False),
         ("L['x'].size()[0] == 1 and L['x'].size()[1] == 3", True),
+        ("L['x'].size()[0] == 2", False),
+        ("L['x'].size()[1] != 3", True),
+        ("L['x'].size()[2] >= 2", True),
+        ("L['x'].size()[2] > 2", False),
+        ("L['x'].size()[2]*L['x'].size()[3] - L['x'].size()[3] > 1", True),
+        ("(8*L['x'].size()[2]) % 4 == 0 and 8*L['x'].size()[2] // 4 != 1", True),
+        ("2 <= L['x'].size()[2] <= 1080", False),
+        ("L['x'].size()[2] % 2 == 0", False),
+        ("L['x'].size()[2] != 1080", False),
+        ("L['x'].size()[2] // 2 != 1080", False),
+        ("L['x'].size()[2] != L['x'].size()[3]", False),
+        ("L['x'].size()[2]*L['x'].size()[3] <= 8000000", False),
+        ("L['x'].size()[2] <= 3000 + 2*L['x'].size()[3]", False),
         ("max(L['x'].size()[2], 5) / 0 == 1", False),
+        ("L['x'].size()[2] / 0 == 1", False),
         ("L['x'].size()[9] == 1", False),
         ("L['x'].size()[2] ==", False),
         ("((((", False),
     ],
 )
-def test_conditions_are_asked_about_sizes(guard: str, holds: bool) -> None:
+def test_conditions_that_every_image_meets_are_known(guard: str, met: bool) -> None:
     assert pt2_sizes.GUARD.fullmatch(guard)
-    assert pt2_sizes._holds(pt2_sizes._compile(guard), (1, 3, 17, 5)) is holds
+    assert guards.is_met_by_all(guards.in_words(guard)) is met
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        ("((L['args'][0].size()[2] % 8)) == 0", "height % 8 == 0"),
+        ("x.size()[0] * x.size()[3] <= 8", "batch * width <= 8"),
+        ("a; b\n\x1b[1mc", "a? b??[1mc"),
+        ("(" * 9999, "(" * 2000),
+    ],
+)
+def test_conditions_are_told_on_one_line(guard: str, words: str) -> None:
+    assert guards.in_words(guard) == words
+    assert not guards.is_met_by_all(words)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +217,10 @@ def test_ranges_that_an_onnx_file_notes(
     """As torch's newer exporter does; the code that decides by size is no longer there."""
     proto = model([node("Conv", "x w", "y")], {"w": whole(3, 3, 1, 1)})
     proto.graph.metadata_props.add(key="pkg.torch.export.ExportedProgram.range_constraints", value=ranges)
-    read_teacher(saved(proto, tmp_path), probe=False)
+    traced = trace(read_teacher(saved(proto, tmp_path), probe=False).module)
+    assert traced.assumed == tuple(
+        f"it does the same at every size (it was exported for images of {which})" for which in said
+    )
     assert [text for text in caplog.messages if "exported for images" in text] == [
         f"it was exported for images of {which}: read as for every size, at which its code may do something else"
         for which in said
@@ -167,10 +256,10 @@ SMALL = EDSR(scale=2, blocks=1, channels=4)
 @pytest.mark.parametrize(
     ("network", "free", "size", "others"),
     [
-        (SMALL, height_and_width(2, 2), (16, 24), ["2x3"]),
-        (SMALL, height_and_width(8, 1), (16, 24), ["2x2"]),
-        (SMALL, height_of_width(2, 0), (16, 8), ["2x2"]),
-        (SMALL, height_of_width(1, 3), (16, 13), ["2x2"]),
+        (SMALL, height_and_width(2, 2), (16, 24), ["height == 2 * n and width == 2 * m"]),
+        (SMALL, height_and_width(8, 1), (16, 24), ["height == 8 * n"]),
+        (SMALL, height_of_width(2, 0), (16, 8), ["height == 2 * n and height == 2 * width"]),
+        (SMALL, height_of_width(1, 3), (16, 13), ["height == n + 3 and height >= 3 and height == 3 + width"]),
         (Masked(), height_and_width(1, 1), (16, 24), []),
     ],
 )
@@ -189,8 +278,7 @@ def test_a_pt2_for_multiples_of_a_size_or_with_assertions_is_read(
     x = torch.rand(1, 3, *size)
     torch.testing.assert_close(read(x), network(x), rtol=0, atol=1e-5)
     assert [text for text in caplog.messages if "exported for images" in text] == [
-        f"it was exported for images of some sizes, of which {other} is none: read as for every size, at which its "
-        "code may do something else"
+        f"it was exported for images with {other}: read as for every image, of which its code may make something else"
         for other in others
     ]
     trace(read_teacher(tmp_path / "a.pt2", probe=False).module)
@@ -237,7 +325,7 @@ def test_a_pt2_of_any_number_of_channels_is_read(channels: int, mode: str, reaso
     """It states the number, and has no nn.Conv2d that a number could be taken from."""
     data = io.BytesIO()
     torch.export.save(torch.export.export(Enlarging(mode, channels).eval(), (torch.rand(1, channels, 8, 6),)), data)
-    network = pt2.load_exported(data.getvalue())
+    network, _ = pt2.load_exported(data.getvalue())
     assert input_channels(network) == channels
     with pytest.raises(UnsupportedModel, match=reason) if reason else nullcontext():
         assert trace(network).graph.input.channels == channels

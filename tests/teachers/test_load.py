@@ -817,7 +817,12 @@ def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("most", "words"), [(None, "for images of 9x8: read"), (256, "for images of up to 256x8: read"), (8192, "")]
+    ("most", "words"),
+    [
+        (None, "for images of 9x8: read"),
+        (256, "for images with height <= 256 and width == 8: read"),
+        (8192, ""),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_a_pt2_for_some_sizes_says_so(
@@ -862,6 +867,23 @@ def test_a_pt2_in_training_mode_is_refused_for_what_it_is(layer: nn.Module, tmp_
         read_teacher(tmp_path / "True.pt2", probe=False)
     x = torch.rand(1, 3, 9, 8)
     assert torch.allclose(read_teacher(tmp_path / "False.pt2", probe=False).module(x), network(x), atol=1e-6)
+
+
+def test_a_pt2_that_drops_nothing_has_no_mode(tmp_path: Path) -> None:
+    """F.dropout(x, 0.0) is in training mode by its own default."""
+
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.dropout(torch.pixel_shuffle(self.conv(x), 2), 0.0, True)
+
+    network = Careful().eval()
+    torch.export.save(torch.export.export(network, (torch.rand(1, 3, 9, 8),)), tmp_path / "a.pt2")
+    x = torch.rand(1, 3, 9, 8)
+    assert torch.allclose(read_teacher(tmp_path / "a.pt2", probe=False).module(x), network(x), atol=1e-6)
 
 
 def add_guard(archive: bytes, guard: str) -> bytes:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from itertools import product
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from inspect import getclosurevars
+from itertools import chain
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes
+from memsr_compiler.trace.fx.guards import tell_exported
 from memsr_compiler.trace.own_code.own_files import is_foreign
-from memsr_compiler.trace.views import tell_other_sizes, tell_sizes
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
 _UNHEARD = ("attrgetter", "call", "contains", "countOf", "indexOf", "is_", "is_not", "itemgetter", "methodcaller")
@@ -35,47 +37,59 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
 
 
 def without_guards(model: nn.Module) -> nn.Module:
-    """A network without the questions that torch.export puts into its programs: whether an image is as they take it.
+    """A network without what torch.export puts into its programs: questions whether an image is as they take it.
 
-    Its programs then take any number of images, and any size where that is free, as they do when read from a file.  A
-    copy, where there are such questions; `tell_guarded` tells of them.
+    Its programs then take any number of images, in float64 too, and any size where that is free, as they do when read
+    from a file.  A copy, where there are such questions; `tell_guarded` tells of them.
     """
-    if not any(map(_is_guarded, model.modules())):
+    if not any(map(_is_exported, model.modules())):
         return model
     model = copy_module(model, None)
-    for program in [module for module in model.modules() if _is_guarded(module)]:
+    for program in [module for module in model.modules() if _is_exported(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
-        for node in _list_guards(program):
+        guards = _list_guards(program)
+        for node in guards:
             program.graph.erase_node(node)
             delattr(program, str(node.target))
-        if not any(isinstance(side, int) for side in _shape_of(program)[2:]):
+        if guards and not any(isinstance(side, int) for side in _shape_of(program)[2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
         free_batch(program.graph)
+        forget_dtypes(program)
         program.recompile()
     return model
 
 
-def tell_guarded(model: nn.Module) -> None:
-    """Warn of programs of torch.export that were made for some sizes of images."""
+def _is_exported(module: nn.Module) -> bool:
+    return isinstance(module, fx.GraphModule) and (bool(_list_guards(module)) or has_dtypes(module))
+
+
+def tell_guarded(model: nn.Module) -> tuple[str, ...]:
+    """Warn of programs of torch.export that were made for some images; words on what is assumed of them."""
+    told: list[str] = []
     for program in [module for module in model.modules() if _is_guarded(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
-        images, channels, *sides = _shape_of(program)
-        if len(sides) != 2:
-            continue
-        if all(isinstance(side, int) for side in sides):
-            tell_sizes(sides, fixed=True)
-            continue
-        tried = [[side] if isinstance(side, int) else _SIDES for side in sides]
-        counts = [n if isinstance(n, int) else 1 for n in (images, channels)]
-        for height, width in product(*tried):
-            image = torch.empty(*counts, height, width, device="meta")
-            if not all(_passes(program.get_submodule(str(node.target)), image) for node in _list_guards(program)):
-                tell_other_sizes(f"some sizes, of which {height}x{width} is none")
-                break
+        guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
+        told += tell_exported(_shape_of(program), chain.from_iterable(map(_texts_of, guards)))
+    return tuple(dict.fromkeys(told))
 
 
-_SIDES = (2, 3, 5, 8, 17, 32, 48, 64, 97, 100, 250, 512, 1021, 2160)
-"""Heights and widths that are tried; torch.export looks at no smaller ones."""
+def _texts_of(guard: nn.Module) -> list[str]:
+    """Demands of a module that torch.export puts in, in its own words, which are those of its errors."""
+    codes = list(_list_codes(vars(guard).get("forward")))
+    texts = [text for code in codes for text in code.co_consts if isinstance(text, str) and text.startswith(_FAILED)]
+    known = any(code.co_name == "_" for code in codes)  # as torch.export calls what it makes
+    return [text.removeprefix(_FAILED) for text in texts] if known else ["what its guards demand"]
+
+
+_FAILED = "Guard failed: "
+
+
+def _list_codes(function: Any, depth: int = 3) -> Iterator[CodeType]:
+    """The code of a function, and of those that it wraps."""
+    if isinstance(function, FunctionType):
+        yield function.__code__
+        for held in getclosurevars(function).nonlocals.values() if depth else ():
+            yield from _list_codes(held, depth - 1)
 
 
 def _is_guarded(module: nn.Module) -> bool:
@@ -98,25 +112,54 @@ def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
     return next((tuple(value.shape) for value in inputs if isinstance(value, Tensor)), ())
 
 
-def _passes(guard: nn.Module, image: Tensor) -> bool:
-    try:
-        guard(image)
-    except Exception:  # whatever the demands of a program raise
-        return False
-    return True
-
-
 def free_batch(graph: fx.Graph) -> None:
-    """Let reshapes in a graph that was exported for one image keep any number of them."""
-    for node in graph.nodes:
-        if node.target in _RESHAPES and not isinstance(node.args[1], fx.Node):
-            first, *others = node.args[1]
-            before = node.args[0].meta.get("val")
-            if first == 1 and -1 not in others and isinstance(before, Tensor) and before.dim() and before.shape[0] == 1:
-                node.args = (node.args[0], [-1, *others])
+    """Let what a graph that was exported for one image writes as 1, the number of images, be any.
+
+    For one image it stays the same graph: the number is asked of the image, or follows from the other sizes.
+    """
+    images = [node for node in graph.nodes if node.op == "placeholder" and _is_one_image(node)]
+    if len(images) != 1:
+        return
+    count: fx.Node | None = None
+    of_image = set(images)
+    for node in list(graph.nodes):
+        made = node.meta.get("val")
+        if isinstance(made, Tensor) and not of_image.isdisjoint(node.all_input_nodes):
+            of_image.add(node)
+        place = _place_of_sizes(node)
+        if place is None or len(node.args) <= place or not isinstance(node.args[place], (list, tuple)):
+            continue
+        first, *others = node.args[place]
+        reshapes = node.target in _RESHAPES and node in of_image
+        made_as_large = node.target not in _RESHAPES and any(isinstance(size, fx.Node) for size in others)
+        if isinstance(first, fx.Node) or first != 1 or not others or not (reshapes or made_as_large):
+            continue
+        if reshapes and -1 not in others:
+            first = -1
+        elif count is None:
+            with graph.inserting_after([other for other in graph.nodes if other.op == "placeholder"][-1]):
+                first = count = graph.call_function(torch.ops.aten.sym_size.int, (images[0], 0))
+        else:
+            first = count
+        node.args = (*node.args[:place], [first, *others], *node.args[place + 1 :])
 
 
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
+def _is_one_image(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() == 4 and type(value.shape[0]) is int and value.shape[0] == 1
+
+
+def _place_of_sizes(node: fx.Node) -> int | None:
+    """Where among its arguments an operation takes the shape of what it gives; None of others."""
+    if node.target in _RESHAPES or node.target in _MAKES_LIKE:
+        return 1
+    return 0 if node.target in _MAKES else None
+
+
+_A = torch.ops.aten
+_RESHAPES = (_A.view.default, _A.reshape.default, _A._unsafe_view.default)
+_MAKES_LIKE = (_A.new_zeros.default, _A.new_ones.default, _A.new_full.default)
+_MAKES = (_A.zeros.default, _A.ones.default, _A.full.default)
 
 
 def _is_told(node: fx.Node, knows: Callable[[Any], bool], knows_name: Callable[[str], bool]) -> bool:

@@ -29,6 +29,7 @@ from memsr_compiler.torch_helpers import (
     writes_in_place,
 )
 from memsr_compiler.trace.fx.asked import Asked, asks_how_many, asks_no_size
+from memsr_compiler.trace.fx.casts import drop_dtype_checks
 from memsr_compiler.trace.fx.needed import INPLACE, changes, list_written, may_be
 from memsr_compiler.trace.fx.reader import refuse_impossible, refuse_remembered
 from memsr_compiler.trace.fx.renamed import rename_in_graph, rename_in_program
@@ -202,13 +203,6 @@ _WRITE_UNSEEN = (
 _MOST_NUMBERS = 50  # of which sums of symbols are made, ever slower ones
 _MOST_PARTS = 2048  # channels may be taken apart
 _MOST_TILES = 16  # parts of a feature map, each elsewhere
-
-
-def drop_dtype_checks(graph: fx.Graph) -> None:
-    """Take out of an exported graph what demands the type of the image that it was exported with, beside each cast."""
-    for node in list(graph.nodes):
-        if node.target == torch.ops.aten._assert_tensor_metadata.default:
-            graph.erase_node(node)
 
 
 def _quietly(make: Callable[[], Any]) -> Any:

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from memsr_compiler.closures import PLAIN, is_plain_tuple
-from memsr_compiler.torch_helpers import require_told_apart
+from memsr_compiler.torch_helpers import leaving_transforms, require_told_apart
 from memsr_compiler.trace.kept.noted import (
     ABSENT,
     Change,
@@ -94,7 +94,8 @@ def putting_back(*models: object, weights: bool = False) -> Iterator[Held]:
     """
     held = Held([model for model in models if isinstance(model, nn.Module)], weights=weights)
     try:
-        yield held
+        with leaving_transforms():
+            yield held
     finally:
         held.put_back()
 

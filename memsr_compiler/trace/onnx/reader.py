@@ -67,8 +67,7 @@ class _Reader:
                 "export it with dynamic height and width"
             )
         sides = [side or math.inf for side in network.shape[2:]]
-        tell_sizes(sides, fixed=math.inf not in sides)
-        self._tell_ranges(network)
+        self.assumed = (*tell_sizes(sides, fixed=math.inf not in sides), *self._tell_ranges(network))
         self.network = network
         self.builder = Builder(channels or count_channels(network), float("-inf"), float("inf"))
         self.context = Context(self.builder, Frame(batch, height, width), network.opset)
@@ -84,11 +83,16 @@ class _Reader:
         return self._output()
 
     @staticmethod
-    def _tell_ranges(network: Network) -> None:
-        """Warn of sizes that a file's exporter notes: the conditions in its network's code are no longer there."""
+    def _tell_ranges(network: Network) -> tuple[str, ...]:
+        """Warn of sizes that a file's exporter notes: the conditions in its network's code are no longer there.
+
+        Gives words on what is assumed.
+        """
+        assumed: list[str] = []
         for least, most in network.ranges:
             if least > USUAL_LEAST or most < ANY:
-                tell_other_sizes(f"sizes from {least:,.0f} to {most:,.0f}".replace("inf", "any"))
+                assumed += tell_other_sizes(f"sizes from {least:,.0f} to {most:,.0f}".replace("inf", "any"))
+        return tuple(assumed)
 
     def _locate(self, node: Node) -> None:
         name = re.sub(r"[^\w.:-]", "-", node.name.strip("/").replace("/", "."))
@@ -181,14 +185,15 @@ class _Reader:
         self.builder.where, self.builder.last, self.builder.leaf = self.network.output, "output", False
         result = self._value(self.network.output)
         if isinstance(result, Resized) and result.body is not None:
-            return GraphModule(self.builder.graph(result.body), ImageSkip(result.mode, result.factor))
+            skip = ImageSkip(result.mode, result.factor)
+            return GraphModule(self.builder.graph(result.body), skip, assumed=self.assumed)
         self.builder.require_settled([result])
         if not isinstance(result, View):
             what = "the enlarged image alone" if isinstance(result, Resized) else "a constant"
             self.builder.refuse(
                 f"the network returns {what}", "convert a network that computes something from the image"
             )
-        return GraphModule(self.builder.graph(result))
+        return GraphModule(self.builder.graph(result), assumed=self.assumed)
 
 
 def tell_rounded(network: Network) -> None:

@@ -48,7 +48,7 @@ class _Reader:
                 "export it with four axes and a number of channels"
             )
         sides = [side or math.inf for side in image.shape[1:3]]
-        tell_sizes(sides, fixed=math.inf not in sides)
+        self.assumed = tell_sizes(sides, fixed=math.inf not in sides)
         self.network = network
         self.builder = Builder(image.shape[3], float("-inf"), float("inf"))
         self.context = Context(self.builder, image.shape[1], image.shape[2])
@@ -66,7 +66,7 @@ class _Reader:
             self.builder.refuse(
                 "the network returns nothing that it computes from the image", "export or download it again"
             )
-        return GraphModule(self.builder.graph(result), reader="tflite")
+        return GraphModule(self.builder.graph(result), reader="tflite", assumed=self.assumed)
 
     def _locate(self, op: Operator) -> None:
         self.builder.where = re.sub(r"[^\w.:-]", "-", op.name.strip("/").replace("/", "."))

@@ -173,7 +173,9 @@ def slice_axis(
     b: Builder, x: View | Uncropped, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> View:
     whole = (slice(None),) * (dim % (4 if isinstance(x, Uncropped) else len(x.axes)))
-    part: View = index(b, x, (*whole, slice(start, end, step)))
+    endless = isinstance(end, int) and end >= 2**31 - 1  # as torch.export writes a slice without an end
+    cut = slice(None if start == 0 else start, None if endless else end, None if step == 1 else step)
+    part: View = index(b, x, (*whole, cut))
     return part
 
 
@@ -203,7 +205,8 @@ def copy(b: Builder, x: View, src: View, non_blocking: bool = False) -> View:
 
 @word("narrow")
 def narrow(b: Builder, x: View, dim: int, start: int, length: int) -> View:
-    return slice_axis(b, x, dim, start, start + length)
+    last = length != 0 and start + length == 0  # -2 + 2
+    return slice_axis(b, x, dim, start, None if last else start + length)
 
 
 @word("index_select")
@@ -261,7 +264,9 @@ def _crop(b: Builder, x: Uncropped, keys: Sequence[Any]) -> View | Uncropped:
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         keys = [*keys[:at], *[slice(None)] * (5 - len(keys)), *keys[at + 1 :]]
-    if any(not isinstance(k, slice) or k.step not in (None, 1) for k in keys) or list(keys[:2]) != [slice(None)] * 2:
+    if any(not isinstance(k, slice) or k.step not in (None, 1) for k in keys) or any(
+        k != slice(None) for k in keys[:2]
+    ):
         raise UnsupportedModel(x.why)
     return crop_each(b, x, ((axis, surplus_of(x, axis, k.start, k.stop)) for axis, k in enumerate(keys[2:])))
 
@@ -470,7 +475,7 @@ def same(b: Builder, x: Any, *_: object, **__: object) -> Any:
 
 @word("dropout", "dropout2d", "feature_dropout", "alpha_dropout", "native_dropout")
 def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace: bool = False) -> View:
-    if training:
+    if training and p != 0:
         b.refuse(
             "dropout is active", "call model.eval() first; F.dropout drops even then without training=self.training"
         )

@@ -15,6 +15,7 @@ from helpers.onnx_files import FREE, Shape, model, node, pieces, saved, whole
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.onnx.reader import load_onnx
 from memsr_compiler.trace.onnx.sizes import fixed_sizes, free_sizes, what_needs_sizes
+from memsr_compiler.trace.trace import trace
 
 FIXED = (1, 3, 8, 8)
 SAME: dict[str, Any] = {"pads": [1, 1, 1, 1]}
@@ -141,5 +142,7 @@ def test_a_size_that_is_fixed_is_told(
     shape: Shape, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What pads to whole windows, say, was exported without the padding where none was needed."""
-    load_onnx(saved(model([node("Conv", "x w", "y")], {"w": whole(3, 3, 1, 1)}, shape=shape), tmp_path))
+    read = load_onnx(saved(model([node("Conv", "x w", "y")], {"w": whole(3, 3, 1, 1)}, shape=shape), tmp_path))
     assert said in caplog.text and bool(said) == bool(caplog.text)
+    assumed = ("it does the same at every size (it was exported for images of 8x12)",) if said else ()
+    assert trace(read).assumed == assumed
