@@ -83,6 +83,11 @@ def _check_method(options: DistillOptions, choices: Choices) -> None:
         raise InvalidInput(f"--int8 with --method {method}: features are compared in floating point; leave one out")
     if method == "pisr" and choices.labels == "teacher":
         raise InvalidInput("--method pisr: learns from photographs; leave --labels out")
+    if method == "pisr" and options.zoom in ("in", "both"):
+        raise InvalidInput(
+            f"--method pisr with --zoom {options.zoom}: learns from photographs, and of one that is zoomed into there "
+            "is none so large; give --zoom out, or none"
+        )
     if method == "pisr" and count_processes() > 1:
         raise InvalidInput("--method pisr: trains parts that change on the way, which only one process can")
 
@@ -93,7 +98,10 @@ def _check_labels(options: DistillOptions, choices: Choices) -> None:
         return
     asked = {f"--zoom {options.zoom}": options.zoom in ("in", "both"), "--self-ensemble": options.ensemble}
     for option in (name for name, given in asked.items() if given):
-        raise InvalidInput(f"{option}: needs the teacher's output, and --labels is photographs; leave one out")
+        raise InvalidInput(
+            f"{option}: needs the teacher's output, and the student is to learn from photographs alone; give --labels "
+            f"both, or leave {option.split()[0]} out"
+        )
 
 
 def _distill(

@@ -169,9 +169,21 @@ def read_patches(
             warn=talk.warn,
         )
         of_them = len(photographs)
-        photographs = zoom_photographs(photographs, zoom, scale=takes.scale, patch=small)
+        photographs = zoom_photographs(
+            photographs,
+            zoom,
+            scale=takes.scale,
+            patch=small,
+            on_image=lambda name: step(f"zooming {_ZOOMED[zoom]} {name}"),
+        )
         if labeller is not None:
             photographs = labeller.label(photographs, lambda name: step(f"enlarging {name} by the teacher"))
+    left_out = of_them * {"none": 1, "out": 2, "in": 2, "both": 3}[zoom] - len(photographs)
+    if left_out:
+        talk.warn(
+            f"--zoom {zoom}: {left_out:,} of {say_count(of_them, 'photograph')}, made smaller by two, hold no patch of "
+            f"{options.patch} pixels and are left out; give larger ones, or a smaller --patch"
+        )
     places = ", ".join(str(find_image_folder(folder)) for folder in options.data)
     more = f", and {len(photographs) - of_them:,} zoomed {_ZOOMED[zoom]}" if zoom != "none" else ""
     talk.say(f"data         {say_count(of_them, 'photograph')} in {places}{more}")

@@ -536,9 +536,10 @@ def needs_libvips(path: str | os.PathLike[str], file: Image.Image) -> bool:
     if file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
         plain = tags.get(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED
-        turned = plain and tags.get(FILL_ORDER) == LOWEST_FIRST
+        bits = tags.get(BITS, (1,))[0]
+        turned = plain and tags.get(FILL_ORDER) == LOWEST_FIRST and bits >= 8  # of fewer libvips does not know planes
         divided = not plain and tags.get(EXTRA, ())[:1] == (ASSOCIATED,)
-        amiss: bool = tags.get(BITS, (8,))[0] == 16 or turned or divided
+        amiss: bool = bits == 16 or turned or divided
         return (tags.get(PLANAR) == SEPARATE and amiss) or bool(tags.get(COMPRESSION) == WEBP)
     if file.format == "AVIF" and read_properties(path, b"clap"):
         return True

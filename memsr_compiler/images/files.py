@@ -232,9 +232,7 @@ def read_folder(
     if not images:
         names = list(unreadable)
         named = f" ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})" if names else ""
-        why = "".join(
-            f". {reason.rstrip('.')}" for reason in list(unreadable.values())[:1]
-        )  # one for all: it is mostly the same
+        why = "".join(f". {reason.rstrip('.')}" for reason in [*unreadable.values()][:1])  # mostly the same of all
         raise InvalidInput(
             f"{place}: no readable image in it{named}; give a folder of PNG or JPEG files{say_inner(place)}{why}"
         )

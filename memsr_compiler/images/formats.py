@@ -63,7 +63,7 @@ _OTHERS = {  # as exactly as can be: a TGA may begin nearly as any of them
     "JPEG XR": rb"II\xbc[\0\x01]",
     "QOI": rb"qoif",
     "ICO (icons of Windows)": rb"\0\0\x01\0",
-    "CUR (cursors of Windows)": rb"\0\0\x02\0(?!\0\0).{5}\0",
+    "CUR (cursors of Windows)": rb"\0\0\x02\0[^\0]\0.{3}\0",  # a TGA may have anything where its palette would be
     "ICNS (icons of macOS)": rb"icns",
     "SGI": rb"\x01\xda[\0\x01][\x01\x02]",
     "Sun raster": rb"\x59\xa6\x6a\x95",

@@ -1,4 +1,4 @@
-"""TIFFs that Pillow takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits, turned bytes."""
+"""TIFFs that Pillow takes for others than libtiff does: YCbCr as it stands, colour maps of 8 bits, one plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.damage import UNCOMPRESSED, YCBCR, YCBCR_SUBSAMPLING, subsampling
 from memsr_compiler.images.formats import open_read
-from memsr_compiler.images.tiff_tags import COMPRESSION, PHOTOMETRIC, PLANAR, SEPARATE
+from memsr_compiler.images.tiff_tags import (
+    BITS,
+    COMPRESSION,
+    FILL_ORDER,
+    PHOTOMETRIC,
+    PLANAR,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    SEPARATE,
+)
 
 COLOUR_MAP = 320
 SUBSAMPLINGS = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2))  # libtiff knows 4 x 4 too, and errs at edges
@@ -45,12 +54,21 @@ def open_with_pillow(path: str | os.PathLike[str]) -> ImageFile.ImageFile:
         file.palette = ImagePalette.raw("RGB;L", bytes(colours))
     if file.format == "TIFF":
         file.tile = [_in_native_order(tile) for tile in file.tile]
+    if tags.get(PLANAR) == SEPARATE and tags.get(SAMPLES, 1) == 1:
+        file.tile = [_of_one_channel(tile, tags) for tile in file.tile]
     return file
 
 
 def _in_native_order(tile: Any) -> Any:
     raw = tile[3][0]
     return with_raw_mode(tile, _NATIVE[raw]) if tile[0] == "libtiff" and raw in _NATIVE else tile
+
+
+def _of_one_channel(tile: Any, tags: Any) -> Any:
+    """A tile of the only plane; Pillow takes a letter of its raw mode for each: "L" of "L;I", so black for white."""
+    how = (tags.get(PHOTOMETRIC, 0), tags.get(SAMPLE_FORMAT, (1,)), tags.get(FILL_ORDER, 1), tags.get(BITS, (1,)))
+    _, raw = TiffImagePlugin.OPEN_INFO.get((tags.prefix, *how, ()), ("", ""))
+    return with_raw_mode(tile, raw) if tile[0] == "raw" and raw else tile
 
 
 def with_raw_mode(tile: Any, raw: str) -> Any:

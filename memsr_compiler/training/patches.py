@@ -32,7 +32,7 @@ from memsr_compiler.locks import remove_leftovers
 _DIGEST = 64  # characters of a SHA-256
 _CHECKSUM = 4  # bytes of a CRC-32, behind the content of each file of the cache
 _PIECE = 1 << 22
-_READING = 3
+_READING = 4
 """Raised by whoever changes what `read_image` or `resize` make of any file.
 
 It is in the names of what is kept: else pixels that an earlier version misread, and the labels that a teacher made of

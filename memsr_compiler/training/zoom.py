@@ -6,7 +6,7 @@ pixels, and is trained on as any other.  In: its own pixels are what is to be en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -22,33 +22,47 @@ _SMALLER = 2  # times, where it is zoomed out
 
 
 def zoom_photographs(
-    photographs: Sequence[RawPhotograph], zoom: Zoom, *, scale: int, patch: int
+    photographs: Sequence[RawPhotograph],
+    zoom: Zoom,
+    *,
+    scale: int,
+    patch: int,
+    on_image: Callable[[str], None] | None = None,
 ) -> list[RawPhotograph]:
     """The photographs and what is zoomed out of them, into them, or both, kept in the cache that they are in.
 
-    patch   side of a patch of the small image, in pixels: what is zoomed out of and smaller than that, is left out
+    patch     side of a patch of the small image, in pixels: what is zoomed out of and smaller than that, is left out
+    on_image  hears of each photograph before it is zoomed out of or into
 
     Raises ExportError where the cache cannot be written.
     """
-    found = list(photographs)
+    ways: list[Callable[[RawPhotograph, int], RawPhotograph]] = []
     if zoom in ("out", "both"):
-        smaller = (_zoom_out(photograph, scale) for photograph in photographs if _is_twice(photograph, scale))
-        found += [photograph for photograph in smaller if min(photograph.size) >= patch * scale]
+        ways.append(_zoom_out)
     if zoom in ("in", "both"):
-        found += [_zoom_in(photograph, scale) for photograph in photographs]
+        ways.append(_zoom_in)
+    found = list(photographs)
+    for way in ways:
+        for photograph in photographs:
+            if way is _zoom_out and min(_smaller_size(photograph, scale)) < patch * scale:
+                continue
+            if on_image is not None:
+                on_image(photograph.name)
+            found.append(way(photograph, scale))
     return found
 
 
-def _is_twice(photograph: RawPhotograph, scale: int) -> bool:
-    return min(photograph.size) >= _SMALLER * scale
+def _smaller_size(photograph: RawPhotograph, scale: int) -> tuple[int, int]:
+    """Height and width of what is zoomed out of it, a multiple of the scale."""
+    height, width = (-(-side // _SMALLER) // scale * scale for side in photograph.size)
+    return height, width
 
 
 def _zoom_out(photograph: RawPhotograph, scale: int) -> RawPhotograph:
-    height, width = (-(-side // _SMALLER) // scale * scale for side in photograph.size)
     stem = photograph.low.stem
     high, low = (photograph.low.with_name(f"{stem}-out-{part}.raw") for part in ("large", "small"))
     name = f"{photograph.name} (zoomed out)"
-    made = replace(photograph, name=name, high=high, low=low, size=(height, width))
+    made = replace(photograph, name=name, high=high, low=low, size=_smaller_size(photograph, scale))
     if not made.is_whole(scale):
         pixels = crop_to_multiple(resize(photograph.open_high(), 1 / _SMALLER), scale)
         write_raw(low, np.ascontiguousarray(resize(pixels, 1 / scale)).data)

@@ -434,12 +434,21 @@ def test_photographs_are_zoomed_and_labels_turned(
     assert sum("-in-" in name for name in labels) == sum("-out-" in name for name in labels) == count
 
 
+def test_photographs_that_hold_no_patch_zoomed_out_are_told(run: Run, distill: Command, photographs: Path) -> None:
+    count = len(list(photographs.iterdir()))
+    status, _, err = run(*distill("run", "--zoom", "out", "--patch", 40, "--steps", 1))
+    told = f"--zoom out: {count} of {count} photographs, made smaller by two, hold no patch of 40 pixels"
+    assert status == 0 and told in " ".join(err.split())
+
+
+@pytest.mark.parametrize("asked", ["--labels=photographs", "--as-published"])
 @pytest.mark.parametrize("options", [("--zoom", "in"), ("--zoom", "both"), ("--self-ensemble",)])
 def test_only_the_teacher_tells_what_is_asked(
-    run: Run, distill: Command, tmp_path: Path, options: tuple[str, ...]
+    run: Run, distill: Command, tmp_path: Path, options: tuple[str, ...], asked: str
 ) -> None:
-    status, _, err = run(*distill("run", "--labels", "photographs", *options))
+    status, _, err = run(*distill("run", asked, *options))
     assert status == 2 and f"{' '.join(options)}: needs the teacher's output" in err
+    assert f"give --labels both, or leave {options[0]} out" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -620,6 +629,8 @@ def test_a_loss_that_is_no_number_is_told_of_every_method(run: Run, distill: Com
     [
         (["--method", "fakd", "--int8"], "--int8 with --method fakd"),
         (["--method", "pisr", "--labels", "teacher"], "--method pisr: learns from photographs"),
+        (["--method", "pisr", "--zoom", "in"], "--method pisr with --zoom in: learns from photographs"),
+        (["--method", "pisr", "--labels", "both", "--zoom", "both"], "give --zoom out, or none"),
         (["--method", "ofakd"], "want one of memsr, srkd, fakd, pisr"),
         (["--init", "orthogonal"], "want one of as-is, he, he-uniform, xavier, xavier-uniform, identity"),
     ],

@@ -600,6 +600,38 @@ def test_planes_are_read_as_they_are_or_refused(
     assert np.abs(found.astype(int) - expected).max() <= (extra == (1,))  # libvips divides and rounds down
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("lowest_bit_first", [False, True])
+@pytest.mark.parametrize("photometric", [0, 1, 3])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_single_plane_is_read_as_it_is(
+    bits: int, photometric: int, lowest_bit_first: bool, big_endian: bool, tmp_path: Path
+) -> None:
+    """As scanners write it; Pillow takes 0 for black where it is white, and fewer bits for eight."""
+    if photometric == 3 and bits < 8 and lowest_bit_first:  # which is refused, in a plane or not
+        return
+    levels = RANDOM.integers(0, 1 << bits, (5, 16), dtype=np.uint8)
+    packed = np.packbits(np.unpackbits(levels[..., None], axis=2)[..., 8 - bits :]).tobytes()
+    colour_map = RANDOM.integers(256, 65536, 3 << bits)
+    more = [(266, 3, [2])] * lowest_bit_first + [(320, 3, colour_map.tolist())] * (photometric == 3)
+    write_tiff(
+        tmp_path / "a.tif",
+        levels,
+        photometric=photometric,
+        bits=bits,
+        raw=turned(packed) if lowest_bit_first else packed,
+        planes=True,
+        big_endian=big_endian,
+        more=more,
+    )
+    grey = np.rint(levels * (255 / ((1 << bits) - 1)))
+    expected = (255 - grey if photometric == 0 else grey)[..., None]
+    if photometric == 3:
+        expected = colour_map.reshape(3, -1).T[levels] // 256
+    for found in (read_image(tmp_path / "a.tif"), whole(tmp_path / "a.tif")):
+        assert np.array_equal(found, np.broadcast_to(expected, found.shape))
+
+
 @pytest.mark.parametrize("compression", [8, 32946])
 def test_deflated_bits_that_are_turned_are_refused_as_what_they_are(tmp_path: Path, compression: int) -> None:
     """Its checksum would not fit, which is damage; libtiff turns them back, and LZW's too."""

@@ -192,6 +192,15 @@ def test_a_tga_is_no_icon_and_no_paintbrush(tmp_path: Path, kind: int, length: i
     assert np.array_equal(found, np.broadcast_to(expected[..., ::-1], (4, 4, 3)))
 
 
+@pytest.mark.parametrize("junk", [bytes([0, 0, 0, 9, 24]), bytes([0, 32, 41, 220, 0]), bytes([7, 0, 255, 255, 16])])
+def test_a_tga_without_a_palette_may_tell_of_one(tmp_path: Path, junk: bytes) -> None:
+    """The header has room for it all the same, and some programs leave there what was there."""
+    levels = np.arange(48, dtype=np.uint8)
+    head = b"\0\0\2" + junk + struct.pack("<4H2B", 0, 0, 4, 4, 24, 0x20)
+    (tmp_path / "x.tga").write_bytes(head + levels.tobytes())
+    assert np.array_equal(read_image(tmp_path / "x.tga"), levels.reshape(4, 4, 3)[..., ::-1])
+
+
 @pytest.mark.parametrize("bits", [1, 8, 24, 32])
 def test_large_icons_and_cursors_are_no_tga(tmp_path: Path, bits: int) -> None:
     """Where a TGA tells its bits a pixel they tell how long they are: one of 65,536 bytes would have one bit."""

@@ -78,7 +78,9 @@ def test_what_holds_no_patch_is_left_out(tmp_path: Path, size: tuple[int, int], 
     (tmp_path / "high").mkdir()
     write_image(tmp_path / "high" / "one.png", np.zeros((*size, 3), np.uint8))
     photographs = prepare_photographs(tmp_path / "high", tmp_path / "cache", scale=2, patch=4)
-    made = zoom_photographs(photographs, "both", scale=2, patch=4)
+    heard: list[str] = []
+    made = zoom_photographs(photographs, "both", scale=2, patch=4, on_image=heard.append)
+    assert heard == ["one.png"] * (held + 1)
     assert [p.name for p in made[1:]] == ["one.png (zoomed out)"] * held + ["one.png (zoomed in)"]
     assert all(min(p.open_low(2).shape[:2]) >= 4 for p in made)
 
