@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.student.crops import count_pixels
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.student.statistics.distributed import share, sum_moments
 from memsr_compiler.student.statistics.moments import Moments, pixels
-
-NOTICED = 100_000  # pixels, at least, on which it is seen what the output notices: of the features it is on all
 
 
 @dataclass(frozen=True)
@@ -36,19 +33,17 @@ class Survey:
 
 
 def survey(teacher: LeveledTeacher, inputs: Sequence[Tensor], on_step: Callable[[str], None] | None = None) -> Survey:
-    """Survey a teacher: run it once over batches (N, C, H, W), and back on some of them."""
+    """Survey a teacher: run it once, forward and back, over batches (N, C, H, W)."""
     inner = teacher.levels[:-1]
     features = [Moments.none(level.channels) for level in inner]
     gradients = [Moments.none(level.channels) for level in inner]
-    stride = max(count_pixels(inputs) // NOTICED, 1)
     for number, batch in share(list(enumerate(inputs))):
         if on_step is not None:
             on_step(f"looking at the teacher's features, {number + 1} of {len(inputs)}")
         single = batch.float().contiguous(memory_format=torch.channels_last)
-        noticed = number % stride == 0 and len(inner) > 0  # a single convolution has nothing inside
-        with torch.set_grad_enabled(noticed):
+        with torch.set_grad_enabled(len(inner) > 0):  # a single convolution has nothing inside
             held, output = _run(teacher, single)
-            back = _differentiate(output, held, seed=number) if noticed else []
+            back = _differentiate(output, held, seed=number) if inner else []
         for sums, every in ((features, held), (gradients, back)):
             for i, values in enumerate(every):
                 sums[i] += Moments.of(pixels(torch.cat([value.detach() for value in values], dim=1)))
