@@ -38,7 +38,7 @@ class Labeller:
     name      of what it computes: its SHA-256
     labels    what a student is to give: the teacher's output, or the photograph as well
     ensemble  label by the mean of what the teacher makes of the eight ways to turn and mirror an image, turned back
-              (geometric self-ensemble; Timofte et al. 2016, Sec. 3.5), so that labels turn as images do
+              (geometric self-ensemble; Timofte et al. 2016), so that labels turn as images do
     """
 
     teacher: nn.Module
