@@ -124,7 +124,9 @@ def _distill(
     input_range = model.takes.input_range
     teacher = LeveledTeacher.of(model.model, input_range, frozen=model.frozen)
     info = student.info
-    if info.teacher_sha256 != teacher.sha256:
+    if not info.teacher_sha256:  # trained from new weights
+        talk.warn(f"{options.student}: was derived from no network, or does not say from which")
+    elif info.teacher_sha256 != teacher.sha256:
         talk.warn(
             f"{options.student}: was derived from another network than {options.teacher} "
             f"({info.teacher_sha256[:12]}, this one is {teacher.sha256[:12]})"

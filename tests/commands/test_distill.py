@@ -395,6 +395,14 @@ def test_another_teacher_is_told_and_a_plain_one_will_do(
     assert status == 0 and "another network" not in err
 
 
+def test_a_student_that_names_no_teacher_is_told(run: Run, distill: Command) -> None:
+    _, _, *rest = distill("run")
+    status, _, err = run("distill", "x2-tiny", *rest)
+    words = " ".join(err.split())
+    assert status == 0 and "x2-tiny.onnx: was derived from no network, or does not say from which" in words
+    assert "another network" not in words
+
+
 def test_labels_are_any_networks_of_the_scale_whatever_its_range(
     run: Run, distill: Command, files: Path, tmp_path: Path
 ) -> None:
