@@ -100,7 +100,11 @@ def _require_enlarges(network: nn.Module, arch: str, scale: int) -> None:
 
 
 def new_plain(layers: int, width: int, scale: int, image_skip: Literal["nearest", ""] = "") -> PlainNet:
-    """A plain network of equal widths, by He et al. 2015 (normal), biases zero.  image_skip: of PlainInfo."""
+    """A plain network of equal widths, by He et al. 2015 (normal), biases zero.  image_skip: of PlainInfo.
+
+    Where the image is outside, the last kernel is zero: the network begins as the enlarged image.  By He's it would
+    begin 15 dB below that, and the first steps, which only make it smaller, would end all its ReLUs.
+    """
     shapes = [(3, width), *[(width, width)] * (layers - 2), (width, 3 * scale**2)]
     stack = []
     for i, (c_in, c_out) in enumerate(shapes):
@@ -109,6 +113,8 @@ def new_plain(layers: int, width: int, scale: int, image_skip: Literal["nearest"
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.zeros_(conv.bias)
         last = i == layers - 1
+        if last and image_skip:
+            nn.init.zeros_(conv.weight)
         stack.append(PlainLayer(conv.weight.detach(), conv.bias.detach(), relu=not last, shuffle=scale if last else 1))
     info = PlainInfo(
         scale=scale,

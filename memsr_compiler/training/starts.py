@@ -87,7 +87,8 @@ def restart(student: PlainNet, start: Start, seed: int) -> None:
     """Give a student new weights, in place, and biases of zero; "as-is" keeps those there are.
 
     "he" and "xavier" are drawn from a normal distribution, "he-uniform" and "xavier-uniform" from a uniform one of the
-    same variance (He et al. 2015; Glorot and Bengio 2010); for "identity" see `carry_image`.
+    same variance (He et al. 2015; Glorot and Bengio 2010); for "identity" see `carry_image`.  Where the image is
+    outside, the last kernel is zero, as in `new_plain`.
     """
     if start == "as-is":
         return
@@ -96,6 +97,8 @@ def restart(student: PlainNet, start: Start, seed: int) -> None:
         for layer in student:
             draw_kernel(layer.weight, "he" if start == "identity" else start, generator)
             layer.bias.zero_()
+        if student.info.image_skip:
+            student[-1].weight.zero_()
     if start == "identity":
         carry_image(student)
 

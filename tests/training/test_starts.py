@@ -15,8 +15,9 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.training.losses import Distillation
+from memsr_compiler.training.losses import Distillation, Supervised
 from memsr_compiler.training.models import new_plain
+from memsr_compiler.training.muon import Muon
 from memsr_compiler.training.starts import Start, initial_maps, match_levels, no_means, random_maps, restart
 
 
@@ -70,6 +71,32 @@ def test_new_weights_have_the_variance_of_their_name(start: Start) -> None:
     largest = float(weight.abs().max()) / expected**0.5  # in standard deviations; a uniform distribution ends at sqrt 3
     assert (largest < 3**0.5) if start.endswith("uniform") else (largest > 3)
     assert not any(bool(layer.bias.any()) for layer in net)
+
+
+@pytest.mark.parametrize("start", ["as-is", "he", "he-uniform", "xavier", "xavier-uniform"])
+def test_new_weights_begin_as_the_image_where_it_is_outside(start: Start) -> None:
+    net = new_plain(6, 16, 2, "nearest")
+    restart(net, start, seed=0)
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.equal(net(x), F.interpolate(x, scale_factor=2, mode="nearest"))
+    assert all(bool(layer.weight.all()) for layer in list(net)[:-1])
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, Muon])
+def test_new_weights_learn_where_the_image_is_outside(optimizer: type[torch.optim.Adam | Muon]) -> None:
+    """By He's last kernel all ReLUs came to an end in the first steps, whatever the rate."""
+    torch.manual_seed(0)
+    net = new_plain(6, 32, 2, "nearest")
+    low = torch.rand(8, 3, 24, 24)
+    high = F.interpolate(low, scale_factor=2, mode="bicubic")
+    objective = Supervised(net)
+    steps = optimizer(net.parameters(), lr=2e-3)
+    for _ in range(60):
+        steps.zero_grad()
+        objective(low, high[:, None], 0.0)[0].backward()
+        steps.step()
+    nearest = F.interpolate(low, scale_factor=2, mode="nearest")
+    assert (net(low) - high).abs().mean() < 0.7 * (nearest - high).abs().mean()
 
 
 @pytest.mark.parametrize("image_skip", ["", "nearest"])
