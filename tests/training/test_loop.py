@@ -69,6 +69,7 @@ def test_steps_of_integers_stay_in_the_last_part(photographs: Path, tmp_path: Pa
     """Bit for bit: what an optimizer remembers of their gradients does not move them on."""
     torch.manual_seed(3)
     net = new_plain(2, 4, 2, "nearest")
+    nn.init.normal_(net[-1].weight, std=0.1)  # new ones are zero
     kernels = [layer.weight.detach().flatten(1).abs().amax(1) / 64 for layer in net]
     objective = QuantizationAware(IntegerNet(net, kernels, [Steps.of(0.0, 1.0), Steps.of(-1.0, 1.0)]))
     loop.run(objective, cut_patches(photographs, tmp_path / "cache"), recipe(steps=10), tmp_path, validate=score)
