@@ -393,9 +393,33 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         _require_known_planes(file)
     if file is None or needs_libvips(path, file):
         return _decode_with_libvips(path, most_pixels)
+    return _decode_with_pillow(path, file)
+
+
+def _decode_with_pillow(path: str | os.PathLike[str], file: Image.Image) -> Decoded:
     if is_jpeg(file) or (file.format == "TIFF" and can_stream(file)):
         require_decodable(path, strict=is_jpeg(file))
     bits = _bits_of_jpeg2000(path) if file.format == "JPEG2000" else 0
+    kind = _find_kind(file, bits)
+    profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
+    if not kind.own and file.info.get("icc_profile") is None:
+        profile, lost = read_profile(path, file.format, grey=kind.grey)
+    in_tiff = getattr(file, "tag_v2", {}).get(ORIENTATION, 1)  # which Pillow turns, and then tells of no more
+    fewer = _say_fewer_bits(file)  # not once it has been decoded
+    pixels, alpha, note = _take_pixels(path, file, kind, bits)
+    unused = _say_unused_alpha(path, file, pixels) if alpha else ""
+    if unused in (UNFILLED, NO_ALPHA_BIT):
+        pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
+    orientation = file.getexif().get(ORIENTATION, 1)
+    pixels = _turn_upright(pixels, orientation)
+    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
+    notes = filter(None, (note, fewer, unused, lost))
+    sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
+    return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
+
+
+def _find_kind(file: Image.Image, bits: int) -> PixelType:
+    """Kind of a file's pixels.  bits: of a JPEG 2000.  Raises InvalidInput where Pillow gives other ones."""
     if bits > 8 and file.mode != "I;16":
         raise InvalidInput(
             f"its colours have {bits} bits, of which Pillow gives 8, and of white black: save it as PNG or TIFF"
@@ -405,11 +429,14 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
         raise InvalidInput(f"its pixels are of a kind that is not handled, {file.mode}: save it as RGB")
     if getattr(file, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED and kind.levels is None:
         raise InvalidInput("its pixels are numbers with a sign, and nothing says which is black: save it without")
-    profile, lost = judge_profile(None if kind.own else file.info.get("icc_profile"), grey=kind.grey)
-    if not kind.own and file.info.get("icc_profile") is None:
-        profile, lost = read_profile(path, file.format, grey=kind.grey)
-    in_tiff = getattr(file, "tag_v2", {}).get(ORIENTATION, 1)  # which Pillow turns, and then tells of no more
-    raw, fewer = _raw_mode(file), _say_fewer_bits(file)  # which is gone once it has been decoded
+    return kind
+
+
+def _take_pixels(
+    path: str | os.PathLike[str], file: Image.Image, kind: PixelType, bits: int
+) -> tuple[Pixels, bool, str | None]:
+    """Pixels (H, W, C) as they are stored, whether the last channel is alpha, and a note."""
+    raw = _raw_mode(file)  # which is gone once it has been decoded
     alpha, note, times_alpha = file.has_transparency_data, None, _leave_times_alpha(file)
     key = file.info.get("transparency") if file.format == "PNG" and file.mode != "P" else None
     pixels = _bytes_of_sixteen_bits(path, file, raw.replace("a", "A"))
@@ -431,17 +458,15 @@ def decode(path: str | os.PathLike[str], file: Image.Image | None, most_pixels: 
     if key is not None:
         levels = np.minimum(np.array(key) * KEY_STEPS.get(raw, 1), np.iinfo(pixels.dtype).max)  # Pillow 12 has 255 of 1
         pixels, alpha = _with_key(pixels, levels), True
-    unfilled = alpha and file.format in OFTEN_UNFILLED and not pixels[..., -1].any()
-    mixed = alpha and not unfilled and not pixels[..., -1].all()
-    bit = _judge_alpha_bit(path) if mixed and file.format == "TGA" else ""
-    if unfilled or bit == NO_ALPHA_BIT:
-        pixels, alpha = np.ascontiguousarray(pixels[..., :-1]), False
-    orientation = file.getexif().get(ORIENTATION, 1)
-    pixels = _turn_upright(pixels, orientation)
-    others = getattr(file, "tag_v2", {}).get(SAMPLES, 1) - sum(band != "X" for band in file.getbands())
-    notes = filter(None, (note, fewer, UNFILLED if unfilled else bit, lost))
-    sideways = orientation in SIDEWAYS or in_tiff in SIDEWAYS
-    return Decoded(pixels, alpha, sideways, profile, (*notes, *say_left_out(others)))
+    return pixels, alpha, note
+
+
+def _say_unused_alpha(path: str | os.PathLike[str], file: Image.Image, pixels: Pixels) -> str:
+    """A note on alpha that may be none, UNFILLED or NO_ALPHA_BIT where it is none; "" where it is used."""
+    alpha = pixels[..., -1]
+    if file.format in OFTEN_UNFILLED and not alpha.any():
+        return UNFILLED
+    return _judge_alpha_bit(path) if file.format == "TGA" and not alpha.all() else ""
 
 
 def _require_known_planes(file: Image.Image) -> None:
