@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,14 @@ from memsr_compiler.commands.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.output import Talk, is_first, silence_others
 from memsr_compiler.commands.own_code import digest_code
 from memsr_compiler.commands.run_folder import hold_run, record_of, steps_taken
-from memsr_compiler.commands.student_common import read_source, require_relus
+from memsr_compiler.commands.student_common import Source, read_source, require_relus
 from memsr_compiler.commands.training_choices import Choices, choose, settle
-from memsr_compiler.commands.training_common import read_data, recipe, show_progress, tell
+from memsr_compiler.commands.training_common import Bench, read_data, recipe, show_progress, tell
 from memsr_compiler.commands.training_options import DistillOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.balance import balance_channels
-from memsr_compiler.plain.info import takes_images
+from memsr_compiler.plain.info import Takes, takes_images
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.plain.read import read_plain_file
@@ -49,6 +50,8 @@ from memsr_compiler.training.revive import revive
 from memsr_compiler.training.starts import initial_maps, input_means, match_levels, no_means, random_maps, restart
 
 if TYPE_CHECKING:
+    from memsr_compiler.evaluation.scores import Score
+    from memsr_compiler.training.loop import Outcome
     from memsr_compiler.training.recipe import Recipe
 
 
@@ -104,6 +107,25 @@ def _check_labels(options: DistillOptions, choices: Choices) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """A student and its teacher, of one scale.
+
+    start     the student's numbers as its run begins, but for what is lowered or drawn anew
+    teacher   the model, by levels
+    """
+
+    student: PlainNet
+    start: Mapping[str, Tensor]
+    takes: Takes
+    model: Source
+    teacher: LeveledTeacher
+
+    def run_teacher(self) -> nn.Module:
+        """The teacher as it is, in float32, to be run on whole images."""
+        return copy_module(self.model.model, torch.float32)
+
+
 def _distill(
     options: DistillOptions,
     choices: Choices,
@@ -113,57 +135,17 @@ def _distill(
     resume: Path | None,
     talk: Talk,
 ) -> None:
-    student = load_plain(options.student, require_certificate=False).float()
-    require_relus(student.info, options.student, "trained")
-    student.certificate = None  # it speaks of these weights, and others will come
-    if options.centred:
-        student = balance_channels(student)
-    start = copy.deepcopy(student.state_dict())
-    model = read_source(reading.of(options.teacher), 8, talk)
-    code = digest_code(reading.arch)
-    input_range = model.takes.input_range
-    teacher = LeveledTeacher.of(model.model, input_range, frozen=model.frozen)
-    info = student.info
-    if not info.teacher_sha256:  # trained from new weights
-        talk.warn(f"{options.student}: was derived from no network, or does not say from which")
-    elif info.teacher_sha256 != teacher.sha256:
-        talk.warn(
-            f"{options.student}: was derived from another network than {options.teacher} "
-            f"({info.teacher_sha256[:12]}, this one is {teacher.sha256[:12]})"
-        )
-    takes = takes_images(info, len(student[-1].weight), student[-1].shuffle, str(options.student))
-    if options.scale not in (None, takes.scale):
-        raise InvalidInput(f"--scale {options.scale}: the student enlarges by {takes.scale}; leave --scale out")
-    if (model.takes.scale, model.takes.channels) != (takes.scale, takes.channels):
-        raise InvalidInput(
-            f"{options.teacher}: enlarges {say_count(model.takes.channels, 'channel')} by "
-            f"{model.takes.scale}, the student "
-            f"{takes.channels} by {takes.scale}; a teacher does what its student is to do"
-        )
-    if choices.weight and options.method != "pisr" and input_range != takes.input_range:
-        raise InvalidInput(
-            f"the student takes values in {takes.input_range}, the teacher in {input_range}: their features cannot be "
-            "compared; give --lambda 0"
-        )
-    talk.say(f"teacher      {options.teacher}: {model.words}")
-    samples = default_samples(cost_of_graph(teacher.graph).macs_per_pixel)
-    if options.int8:
-        require_integers(student)  # at once; the rest waits for the photographs
-    in_floats = None if options.int8 else _objective(student, teacher, samples, options, choices, talk)
-    networks = {"student": network_digest(options.student), "teacher": network_digest(options.teacher)}
-    labeller = None
-    if choices.labels != "photographs":
-        name = _name_outputs(model.model, teacher)
-        labeller = Labeller(
-            copy_module(model.model, torch.float32), model.takes, name, choices.labels, ensemble=options.ensemble
-        )
-    cut, judged = read_data(options, takes, record, resume, talk, code, networks, labeller, options.zoom)
-    rows = {"student before": judged.score(load_plain(options.student, require_certificate=False).float())}
-    objective: Objective = in_floats or _for_integers(student, cut, options)
-    if options.int8:
-        rows["student before, int8"] = judged.score(objective.network.eval())
     from memsr_compiler.training.loop import run as train
 
+    pair = _read_pair(options, choices, reading, talk)
+    in_floats = None if options.int8 else _objective(pair.student, pair.teacher, options, choices, talk)
+    networks = {"student": network_digest(options.student), "teacher": network_digest(options.teacher)}
+    code, labeller = digest_code(reading.arch), _labeller(pair, options, choices)
+    cut, judged = read_data(options, pair.takes, record, resume, talk, code, networks, labeller, options.zoom)
+    before = {"student before": judged.score(_load_student(options))}
+    objective: Objective = in_floats or _for_integers(pair.student, cut, options)
+    if options.int8:
+        before["student before, int8"] = judged.score(objective.network.eval())
     with show_progress(talk, how.steps, steps_taken(resume)) as on_step:
         outcome = train(
             objective,
@@ -175,24 +157,93 @@ def _distill(
             resume=resume,
             on_step=on_step,
         )
-    if not is_first():
-        return
-    no_better = outcome.best_step == 0 or outcome.best <= rows["student before"].psnr
+    if is_first():
+        _finish(pair, objective, outcome, before, judged, options, talk)
+
+
+def _read_pair(options: DistillOptions, choices: Choices, reading: ReadingOptions, talk: Talk) -> _Pair:
+    """Raises InvalidInput for two that are not of one kind."""
+    student = _load_student(options)
+    require_relus(student.info, options.student, "trained")
+    student.certificate = None  # it speaks of these weights, and others will come
+    if options.centred:
+        student = balance_channels(student)
+    model = read_source(reading.of(options.teacher), 8, talk)
+    teacher = LeveledTeacher.of(model.model, model.takes.input_range, frozen=model.frozen)
+    _tell_derived(student.info.teacher_sha256, teacher.sha256, options, talk)
+    takes = takes_images(student.info, len(student[-1].weight), student[-1].shuffle, str(options.student))
+    _require_alike(takes, model.takes, options, compared=bool(choices.weight) and options.method != "pisr")
+    talk.say(f"teacher      {options.teacher}: {model.words}")
+    if options.int8:
+        require_integers(student)  # at once; the rest waits for the photographs
+    return _Pair(student, copy.deepcopy(student.state_dict()), takes, model, teacher)
+
+
+def _load_student(options: DistillOptions) -> PlainNet:
+    return load_plain(options.student, require_certificate=False).float()
+
+
+def _tell_derived(of: str, teacher: str, options: DistillOptions, talk: Talk) -> None:
+    """Say so where the teacher, by its SHA-256, is not the one that the student was derived from."""
+    if not of:  # trained from new weights
+        talk.warn(f"{options.student}: was derived from no network, or does not say from which")
+    elif of != teacher:
+        talk.warn(
+            f"{options.student}: was derived from another network than {options.teacher} "
+            f"({of[:12]}, this one is {teacher[:12]})"
+        )
+
+
+def _require_alike(student: Takes, teacher: Takes, options: DistillOptions, *, compared: bool) -> None:
+    """Raises InvalidInput unless both enlarge the same images alike.  compared: their features are, too."""
+    if options.scale not in (None, student.scale):
+        raise InvalidInput(f"--scale {options.scale}: the student enlarges by {student.scale}; leave --scale out")
+    if (teacher.scale, teacher.channels) != (student.scale, student.channels):
+        raise InvalidInput(
+            f"{options.teacher}: enlarges {say_count(teacher.channels, 'channel')} by {teacher.scale}, the student "
+            f"{student.channels} by {student.scale}; a teacher does what its student is to do"
+        )
+    if compared and teacher.input_range != student.input_range:
+        raise InvalidInput(
+            f"the student takes values in {student.input_range}, the teacher in {teacher.input_range}: their features "
+            "cannot be compared; give --lambda 0"
+        )
+
+
+def _labeller(pair: _Pair, options: DistillOptions, choices: Choices) -> Labeller | None:
+    if choices.labels == "photographs":
+        return None
+    name = _name_outputs(pair.model.model, pair.teacher)
+    return Labeller(pair.run_teacher(), pair.model.takes, name, choices.labels, ensemble=options.ensemble)
+
+
+def _finish(
+    pair: _Pair,
+    objective: Objective,
+    outcome: Outcome,
+    before: Mapping[str, Score],
+    judged: Bench,
+    options: DistillOptions,
+    talk: Talk,
+) -> None:
+    """Write the best student, and say what it is worth; the one that was given where none is better."""
+    no_better = outcome.best_step == 0 or outcome.best <= before["student before"].psnr
     as_given = no_better and options.init == "as-is" and not options.int8
     if as_given:
-        student.load_state_dict(start)  # what the run began with is that but for rounding, or channels lowered
-    others = {"bicubic": judged.bicubic, "teacher": judged.score(copy_module(model.model, torch.float32), model.takes)}
+        pair.student.load_state_dict(
+            pair.start
+        )  # what the run began with is that but for rounding, or channels lowered
+    rows = {"bicubic": judged.bicubic, "teacher": judged.score(pair.run_teacher(), pair.model.takes), **before}
     written = [options.out / "student.safetensors"]
-    save_plain(student, written[0])
+    save_plain(pair.student, written[0])
     if isinstance(objective, QuantizationAware):  # in floating point the student is poor: no .onnx of that
         written.append(options.out / "student.int8.onnx")
         write_integers(objective.network, written[1], options.student)
         rows["student after, int8"] = judged.score(objective.network.eval())
     else:
         written.append(options.out / "student.onnx")
-        export_onnx(student, written[1])
-        rows["student after"] = judged.score(student)
-    rows = {**others, **rows}
+        export_onnx(pair.student, written[1])
+        rows["student after"] = judged.score(pair.student)
     tell(outcome, rows, judged, written, talk)
     if as_given:
         where = "" if options.val is not None else " on the photographs that ship, by which shrink derives: see --val"
@@ -238,12 +289,12 @@ def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> Q
 
 
 def _objective(
-    student: PlainNet, teacher: LeveledTeacher, samples: int, options: DistillOptions, choices: Choices, talk: Talk
+    student: PlainNet, teacher: LeveledTeacher, options: DistillOptions, choices: Choices, talk: Talk
 ) -> CentredStudent:
     """The student under its teacher; the maps of Eq. 12 only where its features count."""
     info, seed = student.info, options.seed
     images = sample_inputs(scale=info.scale, channels=info.channels, input_range=info.input_range)
-    crops = batches(images, samples=samples, seed=0)
+    crops = batches(images, samples=default_samples(cost_of_graph(teacher.graph).macs_per_pixel), seed=0)
     require_finite(teacher, crops[0], str(options.teacher))
     if options.centred and options.init == "as-is":
         revive(student, crops, seed)

@@ -665,4 +665,4 @@ def test_every_start_is_trained_as_published_and_balanced(
     status, _, err = run(*distill("run", *more))
     assert status == 0, err
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
-    assert (log[0]["psnr"] > 30) == (init == "identity")  # only this one gives an image before it is trained
+    assert log[0]["psnr"] > 30  # an image before it is trained: that is outside

@@ -244,8 +244,8 @@ def test_branches_are_folded_and_a_run_goes_on_bit_for_bit(
 
 def test_he_is_what_plain_networks_begin_with(run: Run, photographs: Path, tmp_path: Path) -> None:
     few = ["--steps", "1", "--batch", "1", "--patch", "16", "--every", "1", "--cache", tmp_path, "--val", photographs]
-    plain = ["--arch", "plain", "--layers", "3", "--width", "6", "--scale", "2", "--image-skip", "none"]
-    plain += ["--data", photographs, *few]
+    shape = ["--layers", "3", "--width", "6", "--scale", "2", "--image-skip", "none"]
+    plain = ["--arch", "plain", *shape, "--data", photographs, *few]
     starts = {}
     for init in ("", "he", "he-uniform", "xavier", "xavier-uniform", "identity"):
         out = tmp_path / (init or "default")
