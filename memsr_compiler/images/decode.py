@@ -1,4 +1,4 @@
-"""Image files decoded whole, and the one table of pixel types: what a file's numbers mean, for both readers.
+"""Image files decoded whole.
 
 `files.read_image` decodes everything here.  `streams.RowFile` has libvips decode by rows what both decoders read alike,
 bit for bit (`can_stream`), and takes the rest from here.
@@ -6,48 +6,48 @@ bit for bit (`can_stream`), and takes the rest from here.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import math
 import os
 import struct
 import sys
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from numbers import Rational
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image
 
-from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.files import require_file
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.boxes import read_properties
 from memsr_compiler.images.damage import (
     UNCOMPRESSED,
     is_jpeg,
     require_decodable,
-    require_undamaged,
-    require_undamaged_tiff,
 )
-from memsr_compiler.images.formats import BY_LIBVIPS, WORDS, open_read, refuse, require_read, require_read_by_name
+from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.libvips import (
     count_colours,
-    find_loader,
     has_alpha,
     is_installed,
     libvips,
     open_with_libvips,
     read_bands,
 )
-from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
-from memsr_compiler.images.profiles import ICC, MOST, judge_profile, read_profile
+from memsr_compiler.images.opening import require_pixels, unreadable
+from memsr_compiler.images.pixel_types import (
+    PIECES,
+    PIXEL_TYPES,
+    SIGNED,
+    WHITE_IS_ZERO,
+    Pixels,
+    PixelType,
+    scale_floats,
+)
+from memsr_compiler.images.profiles import ICC, judge_profile, read_profile
 from memsr_compiler.images.tiff_by_hand import Layout, find_layout, read_numbers_of
-from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling, with_raw_mode
+from memsr_compiler.images.tiff_by_pillow import with_raw_mode
 from memsr_compiler.images.tiff_tags import (
     BITS,
     COMPRESSION,
@@ -62,19 +62,10 @@ from memsr_compiler.images.tiff_tags import (
     SAMPLES,
     SEPARATE,
     UNSPECIFIED,
-    count_pages,
-    is_tiff,
-    require_flat,
-    require_known_order,
-    require_known_predictor,
-    require_whole_picture,
 )
 from memsr_compiler.quantities import say_count
 
-Pixels = NDArray[Any]
-
-SIGNED, WHITE_IS_ZERO, WEBP = 2, 0, 50001
-INK_SET, CMYK = 332, 1
+WEBP = 50001  # of the tag Compression
 ASSOCIATED, UNASSOCIATED = 1, 2  # alpha, by the tag of channels beside the colours
 KEY_STEPS = {"1": 255, "L;2": 85, "L;4": 17}  # levels of 8 bits between two of a PNG's own, in which its key is
 OFTEN_UNFILLED = ("BMP", "DIB", "TGA")  # formats whose alpha programs often leave at 0, which is no picture
@@ -82,13 +73,7 @@ UNFILLED = "has alpha 0 everywhere, as programs leave it that do not fill it; it
 ALPHA_BIT = "has one bit of alpha, of which 1 is taken for transparent, as GIMP does; to other programs 0 is that"
 NO_ALPHA_BIT = "has a bit beside its colours that is no alpha, by its header; it is left out"
 BY_ROWS = ("PNG", "JPEG", "MPO", "TIFF", "WEBP")  # formats of which libvips and Pillow make the same pixels
-ABOVE_WHITE = "Channel value too large for this mode:"  # in Pillow's words
-RESOLUTIONS, RESOLUTION_UNIT, UNITS = (282, 283), 296, {2: 1, 3: 2.54}  # tags, and what units are to an inch
-JFIF_UNITS = {1: 1, 2: 2.54}  # and those of a JPEG
-DENSEST = 1_000_000  # pixels for an inch; libvips takes 25 times as many, and prints are far below
-UNKNOWN = 72.0, 72.0  # pixels for an inch, across and down, of an image that does not tell, as EXIF has it
 SIDEWAYS = (5, 6, 7, 8)  # orientations of which width and height change places
-PIECES = 64  # rows that libvips is asked for at a time
 
 
 @dataclass(frozen=True)
@@ -111,263 +96,6 @@ class Decoded:
     def channels(self) -> int:
         """Channels of colour: 3 RGB, 1 grey."""
         return int(self.pixels.shape[2]) - self.alpha
-
-
-@dataclass(frozen=True)
-class PixelType:
-    """A kind of pixels.
-
-    words    what it is called
-    grey     one channel
-    levels   the numbers of an image of that kind, as uint8 or uint16; None: as Pillow converts it to L or RGB
-    own      colours of its own, so that an ICC profile is used up
-    """
-
-    words: str
-    grey: bool = False
-    levels: Callable[[Image.Image], tuple[Pixels, str | None]] | None = None
-    own: bool = False
-
-
-def _sixteen_bits(image: Image.Image) -> tuple[Pixels, str | None]:
-    levels = np.asarray(image).astype(np.uint16)
-    tags = getattr(image, "tag_v2", {})
-    most = (1 << tags.get(BITS, (16,))[0]) - 1  # of 12 bits Pillow keeps the numbers
-    if most < 65535:
-        levels = np.rint(levels * (65535 / most)).astype(np.uint16)
-    return (65535 - levels if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else levels), None
-
-
-def _thirty_two_bits(image: Image.Image) -> tuple[Pixels, str | None]:
-    levels = np.asarray(image)
-    signed = getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (1,))[0] == SIGNED
-    bits = getattr(image, "tag_v2", {}).get(BITS, (32,))[0]
-    if image.format in ("PNG", "PPM"):  # 16 bits, which Pillow gives, scaled to them, in 32
-        return levels.clip(0, 65535).astype(np.uint16), None
-    sign, without = (" with a sign", ", without signs") if signed else ("", "")
-    raise InvalidInput(
-        f"its pixels are whole numbers of {bits} bits{sign}, here from {levels.min():,} to {levels.max():,}, and "
-        f"nothing says which of them is white: save it with 8 or 16 bits{without}"
-    )
-
-
-def _floating(image: Image.Image) -> tuple[Pixels, str | None]:
-    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
-    return _scale_floats(np.asarray(image), white_is_zero), None
-
-
-def _scale_floats(levels: Pixels, white_is_zero: bool) -> Pixels:
-    low, high = float(levels.min()), float(levels.max())  # NaN where there is one, and then not within
-    if not 0 <= low <= high <= 1:
-        raise InvalidInput(
-            f"its pixels are floating-point numbers from {low:g} to {high:g}; 0 to 1, black to white, is wanted: "
-            "scale them, or save it with 8 or 16 bits"
-        )
-    if white_is_zero:
-        levels = 1 - levels
-    parts = np.array_split(levels, -(-len(levels) // PIECES))  # a few rows at a time: in float64
-    return np.concatenate([np.rint(part.astype(np.float64) * 65535).astype(np.uint16) for part in parts])
-
-
-def _from_cmyk(image: Image.Image) -> tuple[Pixels, str | None]:
-    """Inks as sRGB: by the profile of the file, else as if they were ideal."""
-    if getattr(image, "tag_v2", {}).get(INK_SET, CMYK) != CMYK:
-        raise InvalidInput("its pixels are inks other than cyan, magenta, yellow and black: save it as RGB")
-    profile = image.info.get("icc_profile")
-    why = "has CMYK without a profile, so its colours are a guess"
-    if profile and features.check("littlecms2"):
-        from PIL import ImageCms
-
-        try:
-            inks = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            to_srgb = ImageCms.createProfile("sRGB")
-            intent = ImageCms.Intent(ImageCms.getDefaultIntent(inks))
-            converted = ImageCms.profileToProfile(image, inks, to_srgb, intent, outputMode="RGB")
-            assert converted is not None, "a new image was asked for"
-            return np.asarray(converted), None
-        except (ImageCms.PyCMSError, OSError) as error:
-            why = f"has CMYK, and its profile cannot be used ({first_line(error)}), so its colours are a guess"
-    elif profile:
-        why = "has CMYK, and this Pillow lacks LittleCMS, so its profile is passed over and its colours are a guess"
-    return np.asarray(image.convert("RGB")), why
-
-
-def _from_lab(image: Image.Image) -> tuple[Pixels, str | None]:
-    if not features.check("littlecms2"):
-        raise InvalidInput("its pixels are CIE L*a*b*, which this Pillow, without LittleCMS, cannot convert")
-    if getattr(image, "tag_v2", {}).get(PLANAR) == SEPARATE:  # Pillow then takes a and b, which have signs, for none
-        raise InvalidInput("its pixels are CIE L*a*b* in planes, whose signs Pillow does not know: save it as RGB")
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None, "a new image was asked for"
-    return np.asarray(converted), None
-
-
-PIXEL_TYPES = {  # by Pillow's mode; RGB, RGBA and LA may have 16 bits, which `_bytes_of_sixteen_bits` reads
-    "1": PixelType("black and white", grey=True),
-    "L": PixelType("grey", grey=True),
-    "LA": PixelType("grey with alpha", grey=True),
-    "La": PixelType("grey times alpha", grey=True),
-    "I;16": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
-    "I;16L": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
-    "I;16B": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
-    "I;16N": PixelType("grey of 16 bits", grey=True, levels=_sixteen_bits),
-    "I": PixelType("whole numbers of 32 bits", grey=True, levels=_thirty_two_bits),
-    "F": PixelType("floating-point numbers", grey=True, levels=_floating),
-    "P": PixelType("palette"),
-    "PA": PixelType("palette with alpha"),
-    "RGB": PixelType("RGB"),
-    "RGBX": PixelType("RGB"),
-    "RGBA": PixelType("RGB with alpha"),
-    "RGBa": PixelType("RGB times alpha"),
-    "YCbCr": PixelType("YCbCr"),
-    "CMYK": PixelType("CMYK", levels=_from_cmyk, own=True),
-    "LAB": PixelType("CIE L*a*b*", levels=_from_lab, own=True),
-}
-
-
-@contextlib.contextmanager
-def open_image(path: str | os.PathLike[str], most_pixels: int | None) -> Iterator[Image.Image | None]:
-    """Open an image file, none of whose bytes are damaged; None where libvips alone may know it.
-
-    most_pixels  more are refused before they are decoded; None: as many as make Pillow distrust a file, 179 million
-
-    Raises InvalidInput, also for whatever goes wrong while it is open.
-    """
-    require_file(Path(path))
-    try:
-        require_read(path)
-        require_undamaged(path)
-        require_whole_picture(path)
-        require_known_order(path)
-        require_flat(path)
-        require_known_predictor(path)
-        with _at_most(most_pixels), warnings.catch_warnings():
-            if is_tiff(path):
-                warnings.filterwarnings("error", "Truncated File Read")  # of its tags; of EXIF, which is beside it
-            try:
-                file = open_with_pillow(path)
-            except UnidentifiedImageError:
-                _require_loader(path)
-                if not (is_installed() or is_tiff(path)):
-                    raise
-                file = None
-            if file is None:
-                yield None
-                return
-            with file:
-                if most_pixels is not None:
-                    require_pixels(path, file.width, file.height, most_pixels)
-                if file.format == "TIFF":
-                    file.filename = ""  # else Pillow maps it, and takes width for height where it is to be turned
-                    require_undamaged_tiff(path, file)
-                    require_known_subsampling(file)
-                if file.format == "PPM":
-                    require_no_level_above_white(path)
-                yield file
-    except InvalidInput as error:
-        raise error if str(error).startswith(f"{path}: ") else InvalidInput(f"{path}: {error}") from None
-    except Exception as error:  # Pillow has no common base: a damaged file can raise nearly anything
-        raise _unreadable(path, error) from error
-
-
-def _require_loader(path: str | os.PathLike[str]) -> None:
-    """Raise InvalidInput for a file that Pillow does not know, and libvips, or its name, says of what format it is."""
-    loader = find_loader(path) if is_installed() else ""
-    if loader and loader not in BY_LIBVIPS:
-        raise refuse(path, loader.removesuffix("load").upper())
-    if not loader:
-        require_read_by_name(path)
-
-
-def count_frames(path: str | os.PathLike[str], file: Image.Image | None) -> int:
-    """Pages or frames of an image that `open_image` opened.  Pages of a TIFF but the first may be of any kind."""
-    if file is not None and file.format == "PPM":
-        return count_images(path)
-    return count_pages(path) if is_tiff(path) else getattr(file, "n_frames", 1)
-
-
-def read_density(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[float, float]:
-    """Pixels for an inch, across and down, that an image which `open_image` opened tells of; else `UNKNOWN`.
-
-    Where a file has numbers without a unit, they are of the shape of its pixels: see `say_shape`.
-    """
-    try:
-        if file is not None and "dpi" in file.info and file.format not in ("JPEG", "MPO", "TIFF"):
-            told = file.info["dpi"]
-        else:
-            tags = _tags_of(path, file)
-            unit = UNITS.get(tags.get(RESOLUTION_UNIT, 2), 0)
-            told = [tags[tag] * unit for tag in RESOLUTIONS if tag in tags]
-            if len(told) < 2 and file is not None and file.format in ("JPEG", "MPO"):
-                told = [number * JFIF_UNITS[file.info["jfif_unit"]] for number in file.info["jfif_density"]]
-        across, down = map(float, told)
-    except Exception:  # of whatever is damaged, or not there
-        return UNKNOWN
-    return (across, down) if all(0 < number < DENSEST for number in (across, down)) else UNKNOWN
-
-
-def _tags_of(path: str | os.PathLike[str], file: Image.Image | None) -> Any:
-    """The tags of a file's EXIF, or of a TIFF."""
-    if file is None:
-        layout = find_layout(path)
-        return {} if layout is None else layout.tags
-    if file.format == "TIFF":
-        return file.tag_v2  # type: ignore[attr-defined]
-    return Image.Image.getexif(file)  # not a PNG's own, which decodes it
-
-
-def say_shape(path: str | os.PathLike[str], file: Image.Image | None) -> tuple[str, ...]:
-    """A note on pixels that are not square, by what a JPEG, PNG, TIFF, GIF or AVIF says of them without an inch."""
-    across = down = 1.0
-    tags = getattr(file, "tag_v2", {})
-    if file is not None and file.format in ("JPEG", "MPO") and file.info.get("jfif_unit") == 0:
-        across, down = file.info["jfif_density"]
-    elif file is not None and "aspect" in file.info:  # of a PNG: how many are as long as one another
-        down, across = file.info["aspect"]
-    elif tags.get(RESOLUTION_UNIT) == 1 and all(isinstance(tags.get(tag), Rational) for tag in RESOLUTIONS):
-        down, across = (float(tags[tag]) for tag in RESOLUTIONS)
-    elif file is not None and file.format == "GIF":
-        with open(path, "rb") as content:
-            stated = content.read(13)[12]
-        across, down = (stated + 15, 64) if stated else (1, 1)
-    elif file is not None and file.format == "AVIF":
-        shape = next(iter(read_properties(path, b"pasp")), b"")
-        across, down = struct.unpack_from(">2I", shape) if len(shape) >= 8 else (1, 1)
-    words = f"has pixels of {across:g}:{down:g}, not square, which is not kept; its picture will look stretched"
-    return (words,) if across != down and 0 < min(across, down) < math.inf else ()
-
-
-def _unreadable(path: str | os.PathLike[str], error: object) -> InvalidInput:
-    if (level := str(error)).startswith(ABOVE_WHITE):  # of a PGM or PPM in digits, which Pillow looks at
-        why = f"it has a level of{level.removeprefix(ABOVE_WHITE)}, above its maxval, which is white"
-        return InvalidInput(f"{path}: is damaged ({why}); get it anew")
-    silent = isinstance(error, AssertionError) and not str(error)  # Pillow's, of a palette that is not there, say
-    reason = "its parts contradict each other" if silent else first_line(error)
-    return InvalidInput(f"{path}: not a readable image ({reason}). Give {WORDS}.")
-
-
-def require_pixels(path: str | os.PathLike[str], width: int, height: int, most: int) -> None:
-    """Raise InvalidInput where an image has more pixels than `most`."""
-    if width * height > most:
-        raise InvalidInput(
-            f"{path}: has {width:,} x {height:,} pixels, more than {most:,}: the limit guards against files that are "
-            "made to fill disks; if it is meant, allow more with --max-pixels"
-        )
-
-
-@contextlib.contextmanager
-def _at_most(pixels: int | None) -> Iterator[None]:
-    """Make Pillow's own limits, which are globals, stand aside where others are: of pixels, of a PNG's profile."""
-    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-    Image.MAX_IMAGE_PIXELS = before[0] if pixels is None else None
-    PngImagePlugin.MAX_TEXT_CHUNK = max(before[1], MOST)
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def can_stream(file: Image.Image) -> bool:
@@ -606,7 +334,7 @@ def _decode_by_hand(path: str | os.PathLike[str], layout: Layout, most_pixels: i
     _require_at_most(path, layout.width, layout.height, most_pixels)
     numbers, white_is_zero = read_numbers_of(path, layout), layout.tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
     if layout.floating:
-        pixels = _scale_floats(numbers, white_is_zero)
+        pixels = scale_floats(numbers, white_is_zero)
     else:
         kind: Any = np.uint8 if layout.bits < 8 else np.uint16
         steps = np.arange(1 << layout.bits) * (np.iinfo(kind).max / ((1 << layout.bits) - 1))
@@ -633,7 +361,7 @@ def _decode_with_libvips(path: str | os.PathLike[str], most_pixels: int | None) 
     try:
         image = open_with_libvips(path, strict=False)
     except libvips().Error:
-        raise _unreadable(path, "neither Pillow nor libvips knows what it is") from None
+        raise unreadable(path, "neither Pillow nor libvips knows what it is") from None
     _require_at_most(path, image.width, image.height, most_pixels)
     channels = count_colours(path, image)
     pixels = np.concatenate(list(read_bands(path, image, PIECES)))

@@ -22,25 +22,15 @@ from PIL import Image
 from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import explain_unwritten, find_full_disk
 from memsr_compiler.images.damage import is_jpeg, rows_of_strip
-from memsr_compiler.images.decode import (
-    PIXEL_TYPES,
-    UNKNOWN,
-    Decoded,
-    can_stream,
-    count_frames,
-    decode,
-    needs_libvips,
-    open_image,
-    read_density,
-    require_pixels,
-    say_left_out,
-    say_shape,
-)
+from memsr_compiler.images.decode import Decoded, can_stream, decode, needs_libvips, say_left_out
+from memsr_compiler.images.density import UNKNOWN, read_density, say_shape
 from memsr_compiler.images.formats import open_read
 from memsr_compiler.images.heads import Head, edit_webp
 from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
+from memsr_compiler.images.opening import count_frames, open_image, require_pixels
 from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
+from memsr_compiler.images.pixel_types import PIXEL_TYPES
 from memsr_compiler.images.png_colours import Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.png_texts import pack_comments
 from memsr_compiler.images.profiles import ICC, judge_profile

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, features
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.images.decode import decode, open_image
+from memsr_compiler.images.decode import decode
 from memsr_compiler.images.files import read_image
+from memsr_compiler.images.opening import open_image
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 

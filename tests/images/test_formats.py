@@ -92,7 +92,8 @@ def test_others_are_refused_by_their_names(tmp_path: Path, name: str, read: Call
 def test_without_libvips_too(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words, content = BY_HAND[name]
     (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr("memsr_compiler.images.decode.is_installed", lambda: False)
+    for module in ("opening", "decode"):
+        monkeypatch.setattr(f"memsr_compiler.images.{module}.is_installed", lambda: False)
     with pytest.raises(InvalidInput) as caught:
         read_image(tmp_path / name)
     assert words in str(caught.value)
