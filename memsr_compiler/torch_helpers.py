@@ -457,8 +457,8 @@ def _run_mixed(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 
 
 def writes_in_place(func: Callable[..., Any]) -> bool:
-    """Whether a function of torch changes its first operand, by its name."""
-    return _IN_PLACE.fullmatch(getattr(func, "__name__", "")) is not None
+    """Whether a function of torch changes its first operand, by its name: "copy_", in exported ones "copy_.default"."""
+    return _IN_PLACE.fullmatch(getattr(func, "__name__", "").partition(".")[0]) is not None
 
 
 _DEEPEST = 8  # lists within each other that an operation is given

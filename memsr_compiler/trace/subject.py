@@ -348,12 +348,12 @@ def _require_no_chance(model: nn.Module, fresh: nn.Module, samples: Mapping[int,
     raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
 
-def require_steady(subject: Subject, *, unheard: bool) -> None:
+def require_steady(subject: Subject, *, unheard: bool) -> tuple[str, ...]:
     """Raises UnsupportedModel for a network that remembers, or decides by values.
 
     unheard   whether its code could do so where the reader did not hear it
-    Warns of one that is another in float32.  This is asked once it is known that the network can be read: why it cannot
-    says more.
+    Warns of one that is another in float32, and gives words on that: see `Teacher.assumed`.  This is asked once it
+    is known that the network can be read: why it cannot says more.
     """
     if unheard:
         require_no_value_question(subject.model, next(iter(subject.samples.values())))
@@ -363,16 +363,20 @@ def require_steady(subject: Subject, *, unheard: bool) -> None:
             f"{name} gives another result for the same image after it has seen another: it remembers, "
             "as networks for films do; give a module that takes all it needs as channels of an image"
         )
-    _compare_types(subject)
+    return _compare_types(subject)
 
 
-def _compare_types(subject: Subject) -> None:
-    """Warn of a network that is another in float32 than in float64; raise InvalidInput where the network itself is."""
+def _compare_types(subject: Subject) -> tuple[str, ...]:
+    """Warn of a network that is another in float32 than in float64; raise InvalidInput where copies are no copies.
+
+    Gives words on it: see `Teacher.assumed`.  However much it is, it is not refused: which of the two was meant nobody
+    knows, code may ask for a type on purpose, and large values that cancel make any number of it.
+    """
     name = type(subject.model).__name__
     with running_itself(subject.given):
         itself = measure_as_it_is(subject.given, subject.exact, subject.samples)
     if itself == 0 and types_of_weights(subject.given) == {torch.float32}:
-        return
+        return ()
     if off := measure_in_float32(subject.model, subject.samples):
         log.warning(
             "%s gives something else in float32 than in float64, by %.2g of its largest value: it rounds, or its code "
@@ -380,7 +384,8 @@ def _compare_types(subject: Subject) -> None:
             name,
             off,
         )
-    elif itself > 0:
+        return (f"{name} is meant as it is in float64 (in float32 it is off by {off:.2g} of its largest value)",)
+    if itself > 0:
         why = (
             "its code asks for the type of its weights, or its copies lack something (__deepcopy__, __getstate__, "
             "hooks on what torch.fx made, a graph that was changed and not recompiled)"
@@ -394,6 +399,7 @@ def _compare_types(subject: Subject) -> None:
             f"{name} gives something else than a copy of it in float64, by {itself:.2g} of its largest value, and "
             f"copies are what is read: {why}"
         )
+    return ()
 
 
 def _find_written(given: nn.Module, subject: Subject) -> str:

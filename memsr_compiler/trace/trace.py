@@ -145,13 +145,13 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     require_small_constants(traced.graph, outside=traced.image_skip is not None)
     if stopped is not None or subject.unknown:
         _compare_batches(subject, traced)
-    require_steady(subject, unheard=bool(subject.unknown) or stopped is not None)
+    rounded = require_steady(subject, unheard=bool(subject.unknown) or stopped is not None)
     say_decided(
         subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
     )
     _say_at(subject, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
     assumed = subject.tell_assumed(sizes=stopped is not None, channels=traced.graph.input.channels)
-    return replace(require_convolution(traced), assumed=assumed)
+    return replace(require_convolution(traced), assumed=(*assumed, *rounded))
 
 
 def _read_by_either(

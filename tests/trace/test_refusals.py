@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -402,8 +403,11 @@ def test_a_network_that_asks_for_the_type_of_the_image_is_told(caplog: pytest.Lo
         def forward(self, x: Tensor) -> Tensor:
             return F.pixel_shuffle(self.conv(x / {torch.float64: 1.0}.get(x.dtype, 255.0)), 2)
 
-    trace(Typed().eval())
+    *_, assumed = trace(Typed().eval()).assumed
     assert "Typed gives something else in float32 than in float64, by " in caplog.text
+    assert re.fullmatch(
+        r"Typed is meant as it is in float64 \(in float32 it is off by .* of its largest value\)", assumed
+    )
 
 
 @pytest.mark.parametrize(("dtype", "told"), [(torch.float16, True), (torch.float32, False)])

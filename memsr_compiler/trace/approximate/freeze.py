@@ -103,7 +103,7 @@ def freeze(
     _require_itself(followed, subject.samples[channels])
     del first, followed  # networks are large
     say_decided(model, None, channels, SMALL, unheard=bool(subject.unknown), numbers=subject.numbers)
-    require_steady(subject, unheard=bool(subject.unknown))
+    rounded = require_steady(subject, unheard=bool(subject.unknown))
     module = _follow(model, channels, torch.float32)
     chosen = [images[i * len(images) // MOST] for i in range(MOST)] if len(images) > MOST else images
     crops = [_middle(image.float()) for image in chosen]
@@ -125,7 +125,7 @@ def freeze(
         costs.append(_psnr([run_replaced(module, [place], numbers, x) for x in few], expected, peak))
     whole = _psnr([run_replaced(module, places, numbers, x) for x in crops], expected, peak)
     replacements = tuple(numbers[place.name] for place in places)
-    traced = replace(traced, assumed=subject.tell_assumed())
+    traced = replace(traced, assumed=(*subject.tell_assumed(), *rounded))
     return Frozen(traced, replacements, tuple(costs), whole, len(crops), len(few), sha256)
 
 

@@ -1,0 +1,84 @@
+"""Programs of torch.export given in Python: what they write in place, the types of their images, their sizes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from memsr_compiler.trace.trace import GraphModule, trace
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+FREE = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+
+
+class Merged(nn.Module):
+    """A kernel that forward makes of a constant and weights, as training forms do that are merged there."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.make = nn.Conv2d(3, 12, 3, padding=1), make
+        self.w = nn.Parameter(torch.randn(12, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.conv2d(x, self.conv.weight + self.make(self.w), self.conv.bias, padding=1), 2)
+
+
+def into_zeros(w: Tensor) -> Tensor:
+    kernel = torch.zeros(12, 3, 3, 3)
+    kernel[:, :, 1, 1] = w
+    return kernel
+
+
+def by_channels(w: Tensor) -> Tensor:
+    kernel = torch.zeros(12, 3, 3, 3)
+    for i in range(3):
+        kernel[:, i, 1, 1] = w[:, i]
+    return kernel
+
+
+def into_ones(w: Tensor) -> Tensor:
+    kernel = torch.ones(12, 3, 3, 3)
+    kernel[:, :, 1].mul_(w.view(12, 3, 1))
+    return kernel
+
+
+def into_eye(w: Tensor) -> Tensor:
+    kernel = torch.eye(3).repeat(4, 1)
+    kernel[:3] = w[:3]
+    return kernel.view(12, 3, 1, 1).expand(12, 3, 3, 3)
+
+
+def into_numbers(w: Tensor) -> Tensor:
+    kernel = torch.arange(36, dtype=torch.float32).view(12, 3) / 36
+    kernel[:, 0] += w[:, 0]
+    return kernel.view(12, 3, 1, 1).expand(12, 3, 3, 3)
+
+
+def into_full(w: Tensor) -> Tensor:
+    bias = torch.full((12,), 0.1)
+    bias[:3] = w[:3, 0]
+    return bias.view(12, 1, 1, 1).expand(12, 3, 3, 3)
+
+
+@pytest.mark.parametrize("make", [into_zeros, by_channels, into_ones, into_eye, into_numbers, into_full])
+def test_weights_that_are_written_into_a_constant_stay_there(
+    make: Callable[[Tensor], Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were written into a copy of it, as the name of "copy_.default" was none of what writes in place."""
+    network = Merged(make).eval()
+    program: Any = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,)).module()
+    x = torch.rand(2, 3, 7, 5)
+    with caplog.at_level(logging.WARNING, "memsr_compiler"), torch.no_grad():
+        traced = trace(program)
+        expected = program(x).double()
+    torch.testing.assert_close(GraphModule(traced.graph)(x.double()), expected, rtol=0, atol=1e-5)
+    assert not traced.assumed
+    assert not [record for record in caplog.records if record.name.startswith("memsr_compiler")]
