@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.trace import GraphModule, trace
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
@@ -82,3 +83,28 @@ def test_weights_that_are_written_into_a_constant_stay_there(
     torch.testing.assert_close(GraphModule(traced.graph)(x.double()), expected, rtol=0, atol=1e-5)
     assert not traced.assumed
     assert not [record for record in caplog.records if record.name.startswith("memsr_compiler")]
+
+
+class Padding(nn.Module):
+    def __init__(self, pad: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.pad = nn.Conv2d(3, 12, 3), pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.relu(self.conv(self.pad(x))), 2)
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d(1), nn.ConstantPad2d(1, 0.0), lambda x: F.pad(x, (1, 1, 1, 1))])
+def test_padding_by_zeros_is_read_in_core_aten_too(pad: Callable[[Tensor], Tensor]) -> None:
+    """Its value, 0.0, was taken for a mode, and refused as one that reflects."""
+    program = torch.export.export(Padding(pad).eval(), (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
+    x = torch.rand(2, 3, 7, 5, dtype=torch.float64)
+    traced = trace(program.run_decompositions().module())
+    torch.testing.assert_close(GraphModule(traced.graph)(x), Padding(pad).double()(x).detach(), rtol=0, atol=1e-12)
+
+
+def test_padding_by_another_number_is_not() -> None:
+    program = torch.export.export(Padding(nn.ConstantPad2d(1, 0.5)).eval(), (torch.rand(2, 3, 9, 8),))
+    with pytest.raises(UnsupportedModel, match=r"padding \(1, 1, 1, 1\) \(value 0.5\) outside a convolution"):
+        trace(program.run_decompositions().module())

@@ -482,7 +482,13 @@ def dropout(b: Builder, x: View, p: float = 0.5, training: bool = True, inplace:
     return x
 
 
-@word("pad", "constant_pad_nd")
+@word("constant_pad_nd")
+def constant_pad(b: Builder, x: View | Uncropped, pad_: Sequence[int], value: float = 0) -> View | Padded | Uncropped:
+    """The same as torch's decompositions write it, with the value where `pad` has the mode."""
+    return pad(b, x, pad_, value=value)
+
+
+@word("pad")
 def pad(
     b: Builder, x: View | Uncropped, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> View | Padded | Uncropped:
