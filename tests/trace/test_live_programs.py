@@ -105,6 +105,7 @@ def test_padding_by_zeros_is_read_in_core_aten_too(pad: Callable[[Tensor], Tenso
 
 
 def test_padding_by_another_number_is_not() -> None:
-    program = torch.export.export(Padding(nn.ConstantPad2d(1, 0.5)).eval(), (torch.rand(2, 3, 9, 8),))
+    network = Padding(nn.ConstantPad2d(1, 0.5)).eval()
+    program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
     with pytest.raises(UnsupportedModel, match=r"padding \(1, 1, 1, 1\) \(value 0.5\) outside a convolution"):
         trace(program.run_decompositions().module())

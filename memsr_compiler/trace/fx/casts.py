@@ -1,13 +1,30 @@
-"""Casts between float32 and float64 in programs of torch.export, which are run in float64 too."""
+"""Casts between float32 and float64 in programs of torch.export, which are run in float64 too; images of integers."""
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map
+
+from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.fx.needed import word_of
+
+log = logging.getLogger(__name__)
 
 _A = torch.ops.aten
 _CHECK = _A._assert_tensor_metadata.default
 _CASTS = (_A._to_copy.default, _A.to.dtype, _A.to.dtype_layout, _A.to.device, _A.to.other)
+_SELECT = frozenset({
+    "alias", "cat", "chunk", "clone", "concat", "concatenate", "contiguous", "detach", "expand", "flatten", "flip",
+    "getitem", "index", "index_select", "lift_fresh_copy", "movedim", "narrow", "permute", "pixel_shuffle",
+    "pixel_unshuffle",
+    "repeat", "repeat_interleave", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
+    "transpose", "unbind", "unflatten", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze", "view",
+    "_unsafe_view",
+})  # fmt: skip
+"""What puts numbers elsewhere, and computes nothing with them."""
 
 
 def has_dtypes(program: fx.GraphModule) -> bool:
@@ -22,6 +39,58 @@ def drop_dtype_checks(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
+    """The type of integers of which a program takes its image, uint8 say; None of others."""
+    values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
+    image = next((value for value in values if isinstance(value, Tensor)), None)
+    return image.dtype if image is not None and image.dim() in (3, 4) and _is_whole(image) else None
+
+
+def _is_whole(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex())
+
+
+def tell_integers(graph: fx.Graph) -> tuple[str, ...]:
+    """Warn of a program that takes images of integers; words on what is assumed of it: see `Teacher.assumed`."""
+    kind = integers_of_image(graph)
+    if kind is None:
+        return ()
+    name = str(kind).removeprefix("torch.")
+    log.warning("it was exported for images of %s: read as for the same values as floating-point numbers", name)
+    return (f"its images, of {name}, are given as floating-point numbers of the same values",)
+
+
+def _use_floats(graph: fx.Graph) -> set[fx.Node]:
+    """Let a program that takes an image of integers take the same values in float32; what was of integers.
+
+    That is the same program where it casts them before it computes: sums and products of uint8 begin again at 256.
+    Raises UnsupportedModel where it computes with integers.
+    """
+    kind = integers_of_image(graph)
+    if kind is None:
+        return set()
+    name = str(kind).removeprefix("torch.")
+    image = next(node for node in graph.nodes if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor))
+    of_integers = {image}
+    for node in graph.nodes:
+        if of_integers.isdisjoint(node.all_input_nodes) or node.op == "output":
+            continue
+        made = node.meta.get("val")
+        several = made if isinstance(made, (tuple, list)) else (made,)
+        if not all(isinstance(one, Tensor) and _is_whole(one) for one in several):
+            continue  # a size; a cast; a quotient, which torch computes in float32
+        if word_of(node) not in _SELECT and not (node.target in _CASTS and several[0].dtype == kind):
+            raise UnsupportedModel(
+                f"the network: {word_of(node)}: the program takes images of {name} and computes with them as integers, "
+                "which are rounded and begin again beyond their largest; cast the image first, x.float(), and export "
+                "it again"
+            )
+        of_integers.add(node)
+    for node in of_integers:
+        node.meta["val"] = tree_map(lambda one: one.to(torch.float32), node.meta["val"])
+    return of_integers
+
+
 def forget_dtypes(program: fx.GraphModule) -> None:
     """Take casts between float32 and float64, and demands for a type, out of a network: it is run in float64 too.
 
@@ -29,10 +98,12 @@ def forget_dtypes(program: fx.GraphModule) -> None:
     another type stays another tensor, as code may write into it.
     """
     drop_dtype_checks(program.graph)
+    integers = _use_floats(program.graph)
     for node in list(program.graph.nodes):
         if node.target not in _CASTS or not _is_exact(node):
             continue
-        given, copies = node.all_input_nodes[0], _makes_a_copy(node)
+        given = node.all_input_nodes[0]
+        copies = given in integers or _makes_a_copy(node)
         if given.op == "get_attr" and not _is_exact(given):
             _store_as_floats(program, given)
         if not _is_exact(given):
