@@ -32,8 +32,8 @@ _MOST_TEXT = 100_000
 def is_condition(text: str) -> bool:
     """Whether a text is arithmetic of sizes, in which torch writes when a program is what its network's code does.
 
-    As "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".  Nobody computes it: its powers could
-    take forever.  Other text is told of like code.
+    As "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".  Nobody computes it.  Other text is
+    told of like code.
     """
     if len(text) > _MOST_TEXT:
         return False
@@ -46,13 +46,15 @@ def is_condition(text: str) -> bool:
 
 
 def _is_arithmetic(node: ast.AST) -> bool:
-    """Whether a name, a number or a call is one that torch writes, whatever it is given."""
+    """Whether a name, a number, a call or a power is one that torch writes, whatever it is given."""
     if isinstance(node, ast.Name):
         return node.id in _CONDITION_NAMES
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (int, float))
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "function" and not node.keywords
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return any(isinstance(word, ast.Name) and word.id == "size" for word in ast.walk(node))
     return True
 
 
