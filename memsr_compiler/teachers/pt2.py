@@ -31,6 +31,7 @@ from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import forget_dtypes
 from memsr_compiler.trace.fx.programs import free_batch
+from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -153,6 +154,7 @@ def _generalise(module: Any) -> None:
     if any(node.op == "placeholder" and _is_of_any_size(node) for node in module.graph.nodes):
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
+    restore_shuffles(module.graph)
     free_batch(module.graph)
     forget_dtypes(module)
     module.recompile()
