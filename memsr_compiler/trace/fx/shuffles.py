@@ -63,7 +63,7 @@ def _read_shuffle(last: fx.Node) -> tuple[list[fx.Node], Any, int] | None:
 
 
 def _list_steps(last: fx.Node) -> list[fx.Node]:
-    """What a reshape takes, backwards to the reshape before it: a copy, or none, and a permutation."""
+    """The steps before a reshape, backwards to another: a copy, or none, and a permutation."""
     steps: list[fx.Node] = []
     for targets in (_COPIES, (_A.permute.default,), _RESHAPES):
         node = (steps or [last])[-1].args[0]
