@@ -24,12 +24,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from memsr_compiler.errors import InvalidInput, first_line
+from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
-from memsr_compiler.trace.fx.casts import forget_dtypes
+from memsr_compiler.trace.fx.casts import forget_dtypes, tell_integers
 from memsr_compiler.trace.fx.programs import free_batch
 from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
@@ -124,8 +124,9 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 program._guards_code = []  # which torch would compute when it decomposes; it is told, and text
                 _forget_ranges_of_formulas(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
+                assumed = (*assumed, *tell_integers(module.graph))
                 _generalise(module)
-        except InvalidInput:
+        except MemsrError:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
             cause = told[0] if told else error

@@ -109,3 +109,53 @@ def test_padding_by_another_number_is_not() -> None:
     program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
     with pytest.raises(UnsupportedModel, match=r"padding \(1, 1, 1, 1\) \(value 0.5\) outside a convolution"):
         trace(program.run_decompositions().module())
+
+
+class OfBytes(nn.Module):
+    """A network that takes images as files hold them."""
+
+    def __init__(self, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.scale = nn.Conv2d(3, 12, 3, padding=1), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.relu(self.conv(self.scale(x))), 2)
+
+
+def overwritten(x: Tensor) -> Tensor:
+    y = x.float()
+    y.div_(255)
+    return y + x.float()
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda x: x.float() / 255,
+        lambda x: x / 255,
+        lambda x: x[:, [2, 1, 0]].flip(1).to(torch.float32).sub(128).div(128),
+        lambda x: torch.cat(x.chunk(3, 1)[::-1], 1) * 0.5,
+        overwritten,
+    ],
+)
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_images_of_bytes_are_read_as_numbers_of_the_same_values(
+    scale: Callable[[Tensor], Tensor], decomposed: bool
+) -> None:
+    """The cast rounded what it was compared at, which was told as if it drew random numbers."""
+    network, x = OfBytes(scale).eval(), torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    program = torch.export.export(network, (x,), dynamic_shapes=(FREE,))
+    traced = trace(program.run_decompositions().module() if decomposed else program.module())
+    expected = network(x).double().detach()
+    torch.testing.assert_close(GraphModule(traced.graph)(x.double()), expected, rtol=1e-5, atol=1e-3)
+    assert traced.assumed == ("its images, of uint8, are given as floating-point numbers of the same values",)
+
+
+@pytest.mark.parametrize("scale", [lambda x: (x - 128) / 128, lambda x: (x * 2).float(), lambda x: (x >> 1).float()])
+def test_what_bytes_are_computed_with_is_not(scale: Callable[[Tensor], Tensor]) -> None:
+    """100 - 128 is 228 there."""
+    x = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    program = torch.export.export(OfBytes(scale).eval(), (x,), dynamic_shapes=(FREE,))
+    with pytest.raises(UnsupportedModel, match="takes images of uint8 and computes with them as integers"):
+        trace(program.module())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from memsr_compiler.torch_helpers import copy_module
-from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes
+from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import tell_exported
 from memsr_compiler.trace.fx.shuffles import has_shuffles, restore_shuffles
 from memsr_compiler.trace.own_code.own_files import is_foreign
@@ -63,13 +63,21 @@ def without_guards(model: nn.Module) -> nn.Module:
 
 def _is_exported(module: nn.Module) -> bool:
     return isinstance(module, fx.GraphModule) and (
-        bool(_list_guards(module)) or has_dtypes(module) or has_shuffles(module.graph)
+        bool(_list_guards(module))
+        or has_dtypes(module)
+        or has_shuffles(module.graph)
+        or integers_of_image(module.graph) is not None
     )
 
 
 def tell_guarded(model: nn.Module) -> tuple[str, ...]:
     """Warn of programs of torch.export that were made for some images; words on what is assumed of them."""
-    told: list[str] = []
+    told = [
+        words
+        for program in model.modules()
+        if isinstance(program, fx.GraphModule)
+        for words in tell_integers(program.graph)
+    ]
     for program in [module for module in model.modules() if _is_guarded(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
         guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
