@@ -30,7 +30,7 @@ from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import forget_dtypes, tell_integers
-from memsr_compiler.trace.fx.programs import free_batch
+from memsr_compiler.trace.fx.programs import TOLD, free_batch
 from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
 _RECORDS = re.compile(
@@ -123,8 +123,9 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 assumed = say_sizes(program)
                 program._guards_code = []  # which torch would compute when it decomposes; it is told, and text
                 _forget_ranges_of_formulas(program)
-                module: nn.Module = program.run_decompositions({}).module(check_guards=False)
+                module: Any = program.run_decompositions({}).module(check_guards=False)
                 assumed = (*assumed, *tell_integers(module.graph))
+                module.meta[TOLD] = True
                 _generalise(module)
         except MemsrError:
             raise
@@ -164,7 +165,7 @@ def _generalise(module: Any) -> None:
 def _is_of_any_size(image: Any) -> bool:
     """Whether an input of the network is an image whose height and width may differ."""
     shape = getattr(image.meta.get("val"), "shape", ())
-    return len(shape) == 4 and not any(isinstance(side, int) for side in shape[2:])
+    return len(shape) in (3, 4) and not any(isinstance(side, int) for side in shape[-2:])
 
 
 @contextlib.contextmanager

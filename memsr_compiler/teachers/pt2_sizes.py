@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memsr_compiler.trace.fx.guards import AXES, tell_exported
-from memsr_compiler.trace.views import USUAL_LEAST
+from memsr_compiler.trace.fx.guards import axes_of, list_limits, tell_exported
 
 _SIZE = re.compile(r"\bL\['\w+'\](\[\d+\])?\.size\(\)\[\d+\]")  # of forward(*args) "L['args'][0].size()[2]"
 _CURVES = r"sqrt|a?cos|cosh|a?sin|a?sinh|a?tan|tanh|exp|log2?"
@@ -62,20 +61,14 @@ def say_sizes(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     """Warn of a program that was exported for some images; words on what is assumed of it: see `Teacher.assumed`."""
     images = frozenset(program.graph_signature.user_inputs)
     image = next((node.meta.get("val") for node in program.graph.nodes if node.name in images), None)
-    if not isinstance(image, Tensor) or image.dim() != len(AXES):
+    if not isinstance(image, Tensor):
         return ()
-    limits = (limit for axis, size in zip(AXES, image.shape, strict=True) for limit in _limits(program, axis, size))
+    sizes = zip(axes_of(image.shape), image.shape, strict=False)
+    limits = (limit for axis, size in sizes for limit in _limits(program, axis, size))
     return tell_exported(image.shape, [*limits, *program._guards_code])
 
 
 def _limits(program: torch.export.ExportedProgram, axis: str, size: Any) -> Iterator[str]:
-    """The least and the largest size of an axis that a program was exported for, as conditions."""
-    if isinstance(size, int):
-        yield f"{axis} == {size}"
-        return
-    known = program.range_constraints.get(size.node.expr)
+    known = None if isinstance(size, int) else program.range_constraints.get(size.node.expr)
     least, most = (0.0, math.inf) if known is None else (float(known.lower), float(known.upper))
-    if least > USUAL_LEAST:
-        yield f"{axis} >= {least:.0f}"
-    if most < math.inf:
-        yield f"{axis} <= {most:.0f}"
+    return list_limits(axis, size, least, most)

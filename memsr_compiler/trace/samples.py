@@ -67,7 +67,8 @@ def stated_size(model: nn.Module) -> Size | None:
 def _stated_shape(model: nn.Module) -> Sequence[Any]:
     nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
     image = next((node.meta.get("val") for node in nodes if node.op == "placeholder"), None)
-    return image.shape if isinstance(image, Tensor) and image.dim() == 4 else (None,) * 4
+    shape = tuple(image.shape) if isinstance(image, Tensor) else ()
+    return (None, *shape)[-4:] if len(shape) in (3, 4) else (None,) * 4
 
 
 def take_samples(

@@ -349,8 +349,8 @@ SMALL = EDSR(scale=2, blocks=1, channels=4)
     [
         (SMALL, height_and_width(2, 2), (16, 24), ["height == 2 * n and width == 2 * m"]),
         (SMALL, height_and_width(8, 1), (16, 24), ["height == 8 * n"]),
-        (SMALL, height_of_width(2, 0), (16, 8), ["height == 2 * n and height == 2 * width"]),
-        (SMALL, height_of_width(1, 3), (16, 13), ["height == n + 3 and height >= 3 and height == 3 + width"]),
+        (SMALL, height_of_width(2, 0), (16, 8), ["height == 2 * width"]),
+        (SMALL, height_of_width(1, 3), (16, 13), ["height == width + 3 and height >= 3 and height == 3 + width"]),
         (Masked(), height_and_width(1, 1), (16, 24), []),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -159,3 +160,67 @@ def test_what_bytes_are_computed_with_is_not(scale: Callable[[Tensor], Tensor]) 
     program = torch.export.export(OfBytes(scale).eval(), (x,), dynamic_shapes=(FREE,))
     with pytest.raises(UnsupportedModel, match="takes images of uint8 and computes with them as integers"):
         trace(program.module())
+
+
+def told_of(sizes: Any, end: Callable[[Tensor], Tensor], shape: tuple[int, ...], **options: Any) -> tuple[str, ...]:
+    """What is assumed of a program that asks for sizes, or was exported for one."""
+    network = Padding(lambda x: F.pad(end(x), (1, 1, 1, 1))).eval()
+    program = torch.export.export(network, (torch.rand(shape),), dynamic_shapes=sizes and (sizes,))
+    return trace(program.module(**options)).assumed
+
+
+def by_height(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[-2] == 40 else x
+
+
+def by_area(x: Tensor) -> Tensor:
+    return x * 2 if x.shape[-1] * x.shape[-2] > 4000 else x
+
+
+def if_square(x: Tensor) -> Tensor:
+    return x if x.shape[-1] == x.shape[-2] else x * 2
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+AT_FREE_SIZES = {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
+IN_PAIRS = {2: 2 * Dim("h"), 3: 2 * Dim("w")}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "end", "shape", "said"),
+    [
+        (AT_FREE_SIZES, by_height, (3, 8, 6), "to every image (it was exported for those with height != 40)"),
+        (None, as_it_is, (3, 8, 6), "at every size (it was exported for images of 8x6)"),
+        (AT_FREE_SIZES, as_it_is, (3, 8, 6), ""),
+    ],
+)
+@pytest.mark.parametrize("checked", [False, True])
+def test_programs_for_single_images_are_told_too(
+    sizes: Any, end: Callable[[Tensor], Tensor], shape: tuple[int, ...], said: str, checked: bool
+) -> None:
+    """Of images (C, H, W) nothing was told."""
+    told = told_of(sizes, end, shape, check_guards=checked)
+    assert list(told) == ([f"it does the same {said}"] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "end", "said"),
+    [
+        (FREE, by_height, "those with height != 40"),
+        (FREE, by_area, r"those with width \* height <= 4000"),
+        (FREE, if_square, "those with height == width"),
+        ({0: Dim.DYNAMIC, 2: Dim("h", max=99), 3: Dim("w", min=5)}, as_it_is, "those with height <= 99 and width >= 5"),
+        (IN_PAIRS, by_height, r"those with height == 2 \* n and width == 2 \* m and batch == 2 and height != 40"),
+    ],
+)
+def test_programs_without_their_guards_are_told(sizes: Any, end: Callable[[Tensor], Tensor], said: str) -> None:
+    """`program.module(check_guards=False)` leaves out the module that says them; the sizes know them, too."""
+    (told,) = told_of(sizes, end, (2, 3, 8, 8), check_guards=False)
+    assert re.fullmatch(rf"it does the same (to every image|at every size) \(it was exported for {said}\)", told)
+
+
+def test_of_programs_for_every_size_nothing_is_told() -> None:
+    assert told_of(FREE, as_it_is, (2, 3, 8, 6), check_guards=False) == ()

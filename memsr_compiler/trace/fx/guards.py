@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from math import prod
 from typing import Any
+
+import torch
+from torch.utils._sympy.printers import PythonPrinter
 
 from memsr_compiler.quantities import say_count
 from memsr_compiler.trace.views import NO_BOUND, USUAL_LEAST, tell_conditions, tell_sizes
@@ -17,6 +21,7 @@ from memsr_compiler.trace.views import NO_BOUND, USUAL_LEAST, tell_conditions, t
 AXES = ("batch", "channels", "height", "width")
 _SIZE = re.compile(r"[A-Za-z_]\w*(?:\[(?:'\w*'|\d+)\])*\.size\(\)\[([0-3])\]")  # "L['x'].size()[2]", "x.size()[2]"
 _LONGEST = 2**24  # pixels a side; what holds up to there holds for every image, but for a bound that is named
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
 _MOST_TEXT, _MOST_TERMS, _MOST_TOLD = 2000, 64, 4
 _ROUNDING = ("trunc", "floor", "ceil", "sym_int", "int", "round")  # of whole numbers nothing
 _CONVERTING = ("sym_float", "float")
@@ -28,15 +33,17 @@ Polynomial = Mapping[tuple[str, ...], Fraction]
 def tell_exported(shape: Sequence[Any], guards: Iterable[str]) -> tuple[str, ...]:
     """Warn of a program that was exported for some images; words on what is assumed of it: see `Teacher.assumed`.
 
-    shape    of the image, with symbols for sizes that are free
+    shape    of the image, with symbols for sizes that are free; (C, H, W) too
     guards   what torch.export found out about these, "L['x'].size()[2] != 1080"
     """
-    if len(shape) != len(AXES):
+    axes = axes_of(shape)
+    if not axes:
         return ()
-    conditions = list(dict.fromkeys([*_forms(shape), *filter(_is_open, map(in_words, guards))]))
+    words = (in_words(guard, axes) for guard in guards)
+    conditions = list(dict.fromkeys([*_forms(shape), *filter(_is_open, words)]))
     sizes: tuple[str, ...] = ()
-    if all(isinstance(side, int) for side in shape[2:]):
-        sizes = tell_sizes(shape[2:], fixed=True)
+    if all(isinstance(side, int) for side in shape[-2:]):
+        sizes = tell_sizes(shape[-2:], fixed=True)
         conditions = [words for words in conditions if "height" not in words and "width" not in words]
     if not conditions:
         return sizes
@@ -45,9 +52,47 @@ def tell_exported(shape: Sequence[Any], guards: Iterable[str]) -> tuple[str, ...
     return *sizes, *tell_conditions(" and ".join([*told, *more]))
 
 
-def in_words(guard: str) -> str:
+def axes_of(shape: Sequence[Any]) -> Sequence[str]:
+    """The names of an image's axes, the last of them without a batch; none of what is no image."""
+    return AXES[-len(shape) :] if len(shape) in (3, 4) else ()
+
+
+def list_limits(axis: str, size: Any, least: float, most: float) -> Iterator[str]:
+    """The least and the largest size of an axis that a program was exported for, as conditions."""
+    if isinstance(size, int):
+        yield f"{axis} == {size}"
+        return
+    if least > USUAL_LEAST:
+        yield f"{axis} >= {least:.0f}"
+    if most < math.inf:
+        yield f"{axis} <= {most:.0f}"
+
+
+def list_found(shape: Sequence[Any]) -> Iterator[str]:
+    """Conditions that torch.export found out about the sizes of an image, which it keeps beside them."""
+    kept: Any = None
+    for axis, size in zip(axes_of(shape), shape, strict=False):
+        least, most = 0.0, math.inf
+        if isinstance(size, torch.SymInt):
+            kept = size.node.shape_env  # one for all sizes of a program
+            known = kept.var_to_range.get(size.node.expr)
+            least, most = (least, most) if known is None else (float(known.lower), float(known.upper))
+        yield from list_limits(axis, size, least, most)
+    if kept is None:
+        return
+    names, formulas = _names_of_symbols(shape), _formulas(shape)
+    for symbol, formula in kept.replacements.items():  # of two sizes that are one, and of those that are 2*n
+        names |= {str(symbol): axis for axis, other in formulas.items() if other == formula}
+    for (axis, formula), (other, same) in combinations(formulas.items(), 2):
+        if formula == same:
+            yield f"{axis} == {other}"
+    for guard in kept.guards:
+        yield _SYMBOL.sub(lambda symbol: names.get(symbol[0], symbol[0]), PythonPrinter().doprint(guard.expr))
+
+
+def in_words(guard: str, axes: Sequence[str] = AXES) -> str:
     """A condition with the names of axes, "height != 1080"; on one line, and without what divides assumptions."""
-    words = _SIZE.sub(lambda size: AXES[int(size[1])], guard)[:_MOST_TEXT]
+    words = _SIZE.sub(lambda size: axes[int(size[1])] if int(size[1]) < len(axes) else size[0], guard)[:_MOST_TEXT]
     with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         words = ast.unparse(ast.parse(words.strip(), mode="eval"))  # without needless parentheses
     return re.sub(r"[^ -:<-~]", "?", words)
@@ -70,12 +115,24 @@ def _is_open(condition: str) -> bool:
 
 def _forms(shape: Sequence[Any]) -> Iterator[str]:
     """Sizes that are no free numbers: "height == 8*n".  Of two of one number torch.export says more, as guards."""
-    formulas = {axis: size.node.expr for axis, size in zip(AXES, shape, strict=True) if not isinstance(size, int)}
-    formulas = {axis: formula for axis, formula in formulas.items() if not formula.is_Symbol}
+    names = _names_of_symbols(shape)
+    for axis, formula in _formulas(shape).items():
+        if not formula.is_Symbol:
+            text = _SYMBOL.sub(lambda symbol: names.get(symbol[0], symbol[0]), str(formula))
+            yield in_words(f"{axis} == {text}")
+
+
+def _names_of_symbols(shape: Sequence[Any]) -> dict[str, str]:
+    """Names for torch's symbols: the axis of which one is the size, or n, m, ..."""
+    formulas = _formulas(shape)
+    axes = {str(formula): axis for axis, formula in reversed(formulas.items()) if formula.is_Symbol}
     symbols = dict.fromkeys(str(symbol) for formula in formulas.values() for symbol in formula.free_symbols)
-    names = dict(zip(symbols, "nmkl", strict=False))
-    for axis, formula in formulas.items():
-        yield in_words(f"{axis} == " + re.sub(r"[A-Za-z_]\w*", lambda name: names.get(name[0], name[0]), str(formula)))
+    return dict(zip((symbol for symbol in symbols if symbol not in axes), "nmkl", strict=False)) | axes
+
+
+def _formulas(shape: Sequence[Any]) -> dict[str, Any]:
+    sizes = zip(axes_of(shape), shape, strict=False)
+    return {axis: size.node.expr for axis, size in sizes if not isinstance(size, int)}
 
 
 def _is_met(node: ast.expr) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
-from memsr_compiler.trace.fx.guards import tell_exported
+from memsr_compiler.trace.fx.guards import list_found, tell_exported
 from memsr_compiler.trace.fx.shuffles import has_shuffles, restore_shuffles
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
@@ -52,7 +53,7 @@ def without_guards(model: nn.Module) -> nn.Module:
         for node in guards:
             program.graph.erase_node(node)
             delattr(program, str(node.target))
-        if guards and not any(isinstance(side, int) for side in _shape_of(program)[2:]):
+        if guards and not any(isinstance(side, int) for side in _shape_of(program)[-2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
         restore_shuffles(program.graph)
         free_batch(program.graph)
@@ -78,10 +79,10 @@ def tell_guarded(model: nn.Module) -> tuple[str, ...]:
         if isinstance(program, fx.GraphModule)
         for words in tell_integers(program.graph)
     ]
-    for program in [module for module in model.modules() if _is_guarded(module)]:
-        assert isinstance(program, fx.GraphModule), "it has been asked"
+    for program in _list_programs(model):
         guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
-        told += tell_exported(_shape_of(program), chain.from_iterable(map(_texts_of, guards)))
+        shape = _shape_of(program)
+        told += tell_exported(shape, chain.from_iterable(map(_texts_of, guards)) if guards else list_found(shape))
     return tuple(dict.fromkeys(told))
 
 
@@ -104,8 +105,17 @@ def _list_codes(function: Any, depth: int = 3) -> Iterator[CodeType]:
             yield from _list_codes(held, depth - 1)
 
 
-def _is_guarded(module: nn.Module) -> bool:
-    return isinstance(module, fx.GraphModule) and bool(_list_guards(module))
+def _list_programs(model: nn.Module) -> Iterator[fx.GraphModule]:
+    """Programs of torch.export that have been told of by nobody, but for parts of others, which take no images."""
+    if not isinstance(model, fx.GraphModule):
+        for part in model.children():
+            yield from _list_programs(part)
+    elif TOLD not in model.meta:
+        yield model
+
+
+TOLD = "memsr_compiler.told"
+"""In the notes of a program whose file has been told of."""
 
 
 def _list_guards(program: fx.GraphModule) -> list[fx.Node]:
@@ -121,7 +131,7 @@ _GUARDS = "torch.export._unlift.GuardsFn"
 def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
     """The shape of the image that a program was made for; symbols stand for sizes that are free."""
     inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
-    return next((tuple(value.shape) for value in inputs if isinstance(value, Tensor)), ())
+    return next((tuple(value.shape) for value in inputs if isinstance(value, FakeTensor)), ())
 
 
 def free_batch(graph: fx.Graph) -> None:
