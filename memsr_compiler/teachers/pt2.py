@@ -138,12 +138,29 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:
-    """Let torch's decompositions take a program that was exported for sizes of 2*h: they fail on the range of that."""
+    """Let torch's decompositions take a program that was exported for sizes of 2*h.
+
+    They fail on the range of that; and where they ask about h, of which a file does not keep the example, only of 2*h.
+    """
     values = (node.meta.get("val") for node in program.graph.nodes)
     sizes = next((value.fake_mode.shape_env for value in values if isinstance(value, FakeTensor)), None)
     if sizes is not None:
         for formula in [size for size in sizes.var_to_range if not size.is_Symbol]:
             del sizes.var_to_range[formula]
+            _give_example(sizes, formula)
+
+
+def _give_example(sizes: Any, formula: Any) -> None:
+    """Tell torch of the h for which 2*h + 1 is what it is in the example."""
+    examples = getattr(sizes, "backed_var_to_val", None) or getattr(sizes, "var_to_val", {})  # as torch < 2.10 calls it
+    if len(formula.free_symbols) != 1 or formula not in examples:
+        return
+    (symbol,) = formula.free_symbols
+    times, more = formula.coeff(symbol, 1), formula.coeff(symbol, 0)
+    if symbol not in examples and times.is_Integer and times != 0 and formula == times * symbol + more:
+        found = (examples[formula] - more) / times
+        if found.is_Integer:
+            examples[symbol] = found
 
 
 def _generalise(module: Any) -> None:

@@ -343,12 +343,24 @@ def height_of_width(times: int, more: int) -> dict[int, Any]:
 SMALL = EDSR(scale=2, blocks=1, channels=4)
 
 
+class OnBicubic(nn.Module):
+    """What torch decomposes with questions about sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + F.interpolate(x, scale_factor=2, mode="bicubic")
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("network", "free", "size", "others"),
     [
         (SMALL, height_and_width(2, 2), (16, 24), ["height == 2 * n and width == 2 * m"]),
         (SMALL, height_and_width(8, 1), (16, 24), ["height == 8 * n"]),
+        (OnBicubic(), height_and_width(2, 4), (16, 24), ["height == 2 * n and width == 4 * m"]),
         (SMALL, height_of_width(2, 0), (16, 8), ["height == 2 * width"]),
         (SMALL, height_of_width(1, 3), (16, 13), ["height == width + 3 and height >= 3 and height == 3 + width"]),
         (Masked(), height_and_width(1, 1), (16, 24), []),
