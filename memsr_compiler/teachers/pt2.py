@@ -29,7 +29,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
-from memsr_compiler.trace.fx.casts import forget_dtypes, tell_integers
+from memsr_compiler.trace.fx.casts import forget_dtypes, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, free_batch
 from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
@@ -120,6 +120,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
                 _require_evaluation(program)
+                refuse_autocast(program.graph_module)
                 assumed = say_sizes(program)
                 program._guards_code = []  # which torch would compute when it decomposes; it is told, and text
                 _forget_ranges_of_formulas(program)

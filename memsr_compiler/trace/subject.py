@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
+from memsr_compiler.trace.fx.casts import refuse_autocast
 from memsr_compiler.trace.fx.needed import word_of
 from memsr_compiler.trace.fx.programs import tell_guarded, without_guards
 from memsr_compiler.trace.fx.reader import module_of
@@ -169,6 +170,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
         itself = model
     _require_numbers(model)
     _require_own_calls(model)
+    refuse_autocast(model)
     exported = tell_guarded(model)
     model = without_guards(model)
     given, reference = model, copy_module(model, torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.trace.trace import GraphModule, trace
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
@@ -224,3 +226,36 @@ def test_programs_without_their_guards_are_told(sizes: Any, end: Callable[[Tenso
 
 def test_of_programs_for_every_size_nothing_is_told() -> None:
     assert told_of(FREE, as_it_is, (2, 3, 8, 6), check_guards=False) == ()
+
+
+class InHalves(Padding):
+    """Computes in bfloat16, in part."""
+
+    enabled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.enabled):
+            y = super().forward(x)
+        return y.float()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_autocast_rounds_is_refused_as_casts_are(strict: bool, tmp_path: Path) -> None:
+    """It rounds nothing in float64, in which programs are read."""
+    network = InHalves(nn.ZeroPad2d(1)).eval()
+    program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,), strict=strict)
+    torch.export.save(program, tmp_path / "a.pt2")
+    refused = pytest.raises(UnsupportedModel, match=r"torch\.autocast: a cast to bfloat16 rounds values")
+    with refused:
+        trace(nn.Sequential(program.module()))
+    with refused:
+        read_teacher(tmp_path / "a.pt2", probe=False)
+
+
+def test_autocast_that_is_off_is_read() -> None:
+    network = InHalves(nn.ZeroPad2d(1)).eval()
+    network.enabled = False
+    program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
+    x = torch.rand(2, 3, 7, 5)
+    result = GraphModule(trace(program.module()).graph)(x.double())
+    torch.testing.assert_close(result, network(x).double().detach(), rtol=0, atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from memsr_compiler.errors import UnsupportedModel
@@ -25,6 +25,24 @@ _SELECT = frozenset({
     "_unsafe_view",
 })  # fmt: skip
 """What puts numbers elsewhere, and computes nothing with them."""
+
+
+def refuse_autocast(model: nn.Module) -> None:
+    """Raises UnsupportedModel for programs of torch.export that round to halves in parts, within torch.autocast.
+
+    In float64 nothing is rounded there, nor on another device than that of which it speaks: networks are read on a CPU.
+    """
+    for path, program in model.named_modules():
+        for node in program.graph.nodes if isinstance(program, fx.GraphModule) else ():
+            if getattr(node.target, "_name", "") != "wrap_with_autocast":
+                continue
+            device, kind, enabled = node.args[:3]
+            if device == "cpu" and enabled:
+                name = "halves" if kind is None else str(kind).removeprefix("torch.")
+                raise UnsupportedModel(
+                    f"{path or 'the network'}: torch.autocast: a cast to {name} rounds values; leave it away, or "
+                    "export within torch.autocast('cpu', enabled=False), and check the PSNR"
+                )
 
 
 def has_dtypes(program: fx.GraphModule) -> bool:
