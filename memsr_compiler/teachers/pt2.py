@@ -30,7 +30,7 @@ from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import forget_dtypes, refuse_autocast, tell_integers
-from memsr_compiler.trace.fx.programs import TOLD, free_batch
+from memsr_compiler.trace.fx.programs import TOLD, flatten_pixels, free_batch
 from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
 _RECORDS = re.compile(
@@ -175,6 +175,7 @@ def _generalise(module: Any) -> None:
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
     restore_shuffles(module.graph)
+    flatten_pixels(module.graph)
     free_batch(module.graph)
     forget_dtypes(module)
     module.recompile()

@@ -259,3 +259,43 @@ def test_autocast_that_is_off_is_read() -> None:
     x = torch.rand(2, 3, 7, 5)
     result = GraphModule(trace(program.module()).graph)(x.double())
     torch.testing.assert_close(result, network(x).double().detach(), rtol=0, atol=1e-5)
+
+
+def flattened(y: Tensor) -> Tensor:
+    return y.flatten(2).view(y.shape)
+
+
+def shuffled(y: Tensor) -> Tensor:
+    n, c, h, w = y.shape
+    return y.view(n, 3, c // 3, h * w).transpose(1, 2).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize("reshape", [flattened, shuffled])
+@pytest.mark.parametrize("images", [1, 2])
+def test_pixels_in_one_axis_are_read_of_files_too(
+    reshape: Callable[[Tensor], Tensor], images: int, tmp_path: Path
+) -> None:
+    """In a file their number is a product of sizes, written out."""
+    network = Flattening(reshape).eval()
+    free = FREE if images > 1 else {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(network, (torch.rand(images, 3, 9, 8),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    x = torch.rand(3, 3, 7, 5)
+    for module in (
+        read_teacher(tmp_path / "a.pt2", probe=False).module,
+        program.run_decompositions().module(check_guards=False),
+    ):
+        traced = trace(module)
+        result = GraphModule(traced.graph)(x.double())
+        torch.testing.assert_close(result, network(x).double().detach(), rtol=0, atol=1e-5)
+        assert traced.assumed == ()
+
+
+class Flattening(nn.Module):
+    def __init__(self, reshape: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.reshape = nn.Conv2d(3, 12, 3, padding=1), reshape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.relu(self.reshape(self.conv(x))), 2)

@@ -56,6 +56,7 @@ def without_guards(model: nn.Module) -> nn.Module:
         if guards and not any(isinstance(side, int) for side in _shape_of(program)[-2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
         restore_shuffles(program.graph)
+        flatten_pixels(program.graph)
         free_batch(program.graph)
         forget_dtypes(program)
         program.recompile()
@@ -65,6 +66,7 @@ def without_guards(model: nn.Module) -> nn.Module:
 def _is_exported(module: nn.Module) -> bool:
     return isinstance(module, fx.GraphModule) and (
         bool(_list_guards(module))
+        or bool(_shape_of(module))
         or has_dtypes(module)
         or has_shuffles(module.graph)
         or integers_of_image(module.graph) is not None
@@ -132,6 +134,29 @@ def _shape_of(program: fx.GraphModule) -> tuple[Any, ...]:
     """The shape of the image that a program was made for; symbols stand for sizes that are free."""
     inputs = (node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder")
     return next((tuple(value.shape) for value in inputs if isinstance(value, FakeTensor)), ())
+
+
+def flatten_pixels(graph: fx.Graph) -> None:
+    """Let a reshape ask for -1 where it writes the number of pixels as a product of sizes, as `y.flatten(2)` becomes.
+
+    That is the same number, and a product of a height with a width is nothing that readers know.
+    """
+    of_image: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
+            of_image.add(node)
+        if node.target not in _RESHAPES or node.args[0] not in of_image or not isinstance(node.args[1], (list, tuple)):
+            continue
+        sizes = list(node.args[1])
+        products = [i for i, size in enumerate(sizes) if isinstance(size, fx.Node) and _is_area(size)]
+        if len(products) == 1 and -1 not in sizes:
+            sizes[products[0]] = -1
+            node.args = (node.args[0], sizes)
+
+
+def _is_area(size: fx.Node) -> bool:
+    """Whether a size is a product of two sizes of an image."""
+    return size.target is operator.mul and all(isinstance(factor, fx.Node) for factor in size.args)
 
 
 def free_batch(graph: fx.Graph) -> None:
