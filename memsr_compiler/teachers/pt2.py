@@ -40,7 +40,7 @@ _RECORDS = re.compile(
 )
 _ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\.\w+")
 # What `with torch.no_grad():` and autocast inside forward leave: a call of a part of the same program.
-_WRAPPED = re.compile(r"torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)")
+_WRAPPED = re.compile(r"torch\.ops\.higher_order\.(wrap_with_(set_grad_enabled|autocast)|cond)")
 _SIZE_ARITHMETIC = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
     r"|torch\.sym_\w+|math\.\w+"

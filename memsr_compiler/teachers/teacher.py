@@ -119,9 +119,10 @@ def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Tea
     if isinstance(source, nn.Module):
         return Teacher(module=unwrap(source), assumed=(assume_range((0.0, 1.0)),))
     if not isinstance(source, (str, PathLike)):
+        kind = type(source).__name__
+        way_out = "; give its module()" if kind == "ExportedProgram" else ""
         raise InvalidInput(
-            f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
-            f"not {type(source).__name__}"
+            f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; not {kind}{way_out}"
         )
     from memsr_compiler.plain.load import load_plain
     from memsr_compiler.plain.read import is_plain

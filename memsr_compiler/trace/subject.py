@@ -21,7 +21,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
 from memsr_compiler.trace.fx.casts import refuse_autocast
 from memsr_compiler.trace.fx.needed import word_of
-from memsr_compiler.trace.fx.programs import tell_guarded, without_guards
+from memsr_compiler.trace.fx.programs import require_whole, tell_guarded, without_guards
 from memsr_compiler.trace.fx.reader import module_of
 from memsr_compiler.trace.kept.first_runs import require_nothing_of_the_first, run_as_it_is
 from memsr_compiler.trace.kept.held_values import Held, putting_back
@@ -168,6 +168,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     itself, model = model, unwrap_inside(model)
     if any(isinstance(module, nn.parallel.DistributedDataParallel) for module in itself.modules()):
         itself = model
+    require_whole(model)
     _require_numbers(model)
     _require_own_calls(model)
     refuse_autocast(model)
@@ -347,6 +348,8 @@ def _require_no_chance(model: nn.Module, fresh: nn.Module, samples: Mapping[int,
                 "keeps that; run it on an image once, load its weights then, and give it afterwards"
             )
     first_way = "call model.eval() first, or " if any(module.training for module in model.modules()) else ""
+    if any(isinstance(module, fx.GraphModule) for module in model.modules()):  # whose modes the export has fixed
+        first_way = "export network.eval() again, or "
     raise InvalidInput(f"{type(model).__name__} draws random numbers as it runs; {first_way}take out what draws them")
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler import compile_to_plain
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.trace.trace import GraphModule, trace
 
@@ -299,3 +300,51 @@ class Flattening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(F.relu(self.reshape(self.conv(x))), 2)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (torch.export.unflatten, "what torch.export.unflatten makes of a program, which torch cannot copy"),
+        (
+            lambda program: program.graph_module,
+            "the graph_module of a program of torch.export, which lacks",
+        ),
+    ],
+)
+@pytest.mark.parametrize("free", [True, False])
+def test_forms_of_programs_that_are_not_whole_are_named(form: Callable[[Any], Any], words: str, free: bool) -> None:
+    """They were said to have weights without numbers, or to be made for images of 3x3."""
+    sizes = (FREE,) if free else None
+    program = torch.export.export(Padding(nn.ZeroPad2d(1)).eval(), (torch.rand(2, 3, 9, 8),), dynamic_shapes=sizes)
+    with pytest.raises(InvalidInput, match=rf"it is {words}.*; give program\.module\(\)"):
+        trace(form(program))
+
+
+def test_a_program_itself_is_told_to_give_its_module() -> None:
+    program = torch.export.export(Padding(nn.ZeroPad2d(1)).eval(), (torch.rand(2, 3, 9, 8),))
+    with pytest.raises(InvalidInput, match=r"not ExportedProgram; give its module\(\)"):
+        compile_to_plain(program)  # type: ignore[arg-type]
+
+
+class Deciding(Padding):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.cond(x.shape[2] > 40, lambda y: y * 2, lambda y: y * 1, (x,)))
+
+
+def test_torch_cond_is_a_decision_in_files_too(tmp_path: Path) -> None:
+    """They were said to hold code."""
+    network = Deciding(nn.ZeroPad2d(1)).eval()
+    program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
+    torch.export.save(program, tmp_path / "a.pt2")
+    for module in (read_teacher(tmp_path / "a.pt2", probe=False).module, program.module()):
+        with pytest.raises(UnsupportedModel, match=r"cond: a decision depends on the image.*export the branch that is"):
+            trace(module)
+
+
+def test_what_was_exported_in_training_is_told_to_export_again() -> None:
+    """`program.module().eval()` raises."""
+    network = Padding(lambda x: F.pad(F.dropout(x, 0.5), (1, 1, 1, 1)))
+    program = torch.export.export(network.train(), (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
+    with pytest.raises(InvalidInput, match=r"draws random numbers as it runs; export network.eval\(\) again"):
+        trace(program.module())

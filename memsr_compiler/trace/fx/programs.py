@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterator
 from inspect import getclosurevars
 from itertools import chain
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
@@ -36,6 +38,27 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
     kind: Any = type(program)
     as_torch_does = kind._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
     return made and as_torch_does and all(_is_told(node, knows, knows_name) for node in program.graph.nodes)
+
+
+def require_whole(model: nn.Module) -> None:
+    """Raises InvalidInput for forms of programs of torch.export that lack their weights, or that torch cannot copy."""
+    for path, module in model.named_modules():
+        what = ""
+        if f"{type(module).__module__}.{type(module).__name__}" == _UNFLATTENED:
+            what = "what torch.export.unflatten makes of a program, which torch cannot copy"
+        elif isinstance(module, fx.GraphModule) and _takes_weights(module.graph):
+            what = "the graph_module of a program of torch.export, which lacks its weights"
+        if what:
+            raise InvalidInput(f"{path or 'the network'}: it is {what}; give program.module()")
+
+
+def _takes_weights(graph: fx.Graph) -> bool:
+    """Whether a graph takes weights and buffers beside images, by the names that torch.export gives them."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder" and isinstance(node.meta.get("val"), FakeTensor)]
+    return len(inputs) > 1 and any(re.match(r"[pbc]_\w", node.name) for node in inputs)
+
+
+_UNFLATTENED = "torch.export.unflatten.UnflattenedModule"
 
 
 def without_guards(model: nn.Module) -> nn.Module:

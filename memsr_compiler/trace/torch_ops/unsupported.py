@@ -35,6 +35,13 @@ IMPOSSIBLE: dict[str, tuple[str, str]] = {
         JUMPS,
     ),
     **dict.fromkeys(
+        ("cond", "while_loop"),
+        (
+            "a decision depends on the image, its values or its size, and a plain network does the same to every image",
+            "take out torch.cond, or torch.while_loop, and export the branch that is meant",
+        ),
+    ),
+    **dict.fromkeys(
         ("argmax", "argmin", "argsort"),
         ("places jump from one channel or pixel to another, and a plain network is continuous", "use values instead"),
     ),
