@@ -28,9 +28,10 @@ from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
-from memsr_compiler.teachers.pt2_sizes import GUARD, say_sizes
+from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import forget_dtypes
 from memsr_compiler.trace.fx.programs import free_batch
+from memsr_compiler.trace.fx.shuffles import restore_shuffles
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -120,6 +121,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 _require_types(program)
                 _require_evaluation(program)
                 assumed = say_sizes(program)
+                program._guards_code = []  # which torch would compute when it decomposes; it is told, and text
                 _forget_ranges_of_formulas(program)
                 module: nn.Module = program.run_decompositions({}).module(check_guards=False)
                 _generalise(module)
@@ -152,6 +154,7 @@ def _generalise(module: Any) -> None:
     if any(node.op == "placeholder" and _is_of_any_size(node) for node in module.graph.nodes):
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
+    restore_shuffles(module.graph)
     free_batch(module.graph)
     forget_dtypes(module)
     module.recompile()
@@ -250,7 +253,7 @@ def _harmless_text(key: str, text: str) -> bool:
     if key in ("target", "as_operator"):
         return any(pattern.fullmatch(text) for pattern in (_ATEN, _SIZE_ARITHMETIC, _WRAPPED))
     if key == "guards_code":
-        return GUARD.fullmatch(text) is not None
+        return is_condition(text)
     if key == "as_string" and any(pattern.fullmatch(text) for pattern in (_EQUATION, _RUNTIME_ASSERTION)):
         return True  # an argument, which torch writes into code as a literal
     if key == "expr_str":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from collections.abc import Iterator
@@ -11,16 +12,50 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.trace.fx.guards import AXES, tell_exported
-from memsr_compiler.trace.views import ANY, USUAL_LEAST
+from memsr_compiler.trace.views import USUAL_LEAST
 
-# What torch < 2.11 found out about sizes, "3*L['x'].size()[2] <= 2147483647"; powers could take forever.
-# Later ones still say what they round: "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".
-# Of forward(*args) they say "L['args'][0].size()[2] <= 100".
-GUARD = re.compile(
-    r"(L\['\w+'\](\[\d+\])?\.size\(\)\[\d+\]|\d+(\.\d+)?(?![\d.])|[-+/%(), ]|\*(?!\*)|[<>=!]=|[<>]|\b(and|or|not)\b"
-    r"|(math\.(trunc|floor|ceil)|torch\.sym_(float|int|max|min)|max|min)(?=\())*"
+_SIZE = re.compile(r"\bL\['\w+'\](\[\d+\])?\.size\(\)\[\d+\]")  # of forward(*args) "L['args'][0].size()[2]"
+_CURVES = r"sqrt|a?cos|cosh|a?sin|a?sinh|a?tan|tanh|exp|log2?"
+_FUNCTION = re.compile(
+    rf"\b(math\.(trunc|floor|ceil|{_CURVES})|torch\.(sym_(float|int|max|min)|_sym_({_CURVES}))|abs|max|min|round)(?=\()"
 )
-"""Conditions on sizes under which a program is what the network's code does; other text is told of like code."""
+_CONDITION_NAMES = frozenset({"size", "function"})  # what the two stand for
+_CONDITION_NODES = (
+    ast.Name, ast.Load, ast.Constant, ast.Call, ast.IfExp, ast.BoolOp, ast.And, ast.Or,
+    ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE,
+    ast.UnaryOp, ast.Not, ast.USub, ast.UAdd,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr, ast.BitXor,
+)  # fmt: skip
+_MOST_TEXT = 100_000
+
+
+def is_condition(text: str) -> bool:
+    """Whether a text is arithmetic of sizes, in which torch writes when a program is what its network's code does.
+
+    As "2*L['x'].size()[3] == math.trunc(2.0*torch.sym_float(L['x'].size()[3]))".  Nobody computes it.  Other text is
+    told of like code.
+    """
+    if len(text) > _MOST_TEXT:
+        return False
+    short = _FUNCTION.sub("function", _SIZE.sub("size", text)).strip()
+    try:
+        nodes = list(ast.walk(ast.parse(short, mode="eval").body))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return all(isinstance(node, _CONDITION_NODES) and _is_arithmetic(node) for node in nodes)
+
+
+def _is_arithmetic(node: ast.AST) -> bool:
+    """Whether a name, a number, a call or a power is one that torch writes, whatever it is given."""
+    if isinstance(node, ast.Name):
+        return node.id in _CONDITION_NAMES
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (int, float))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "function" and not node.keywords
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+        return any(isinstance(word, ast.Name) and word.id == "size" for word in ast.walk(node))
+    return True
 
 
 def say_sizes(program: torch.export.ExportedProgram) -> tuple[str, ...]:
@@ -42,5 +77,5 @@ def _limits(program: torch.export.ExportedProgram, axis: str, size: Any) -> Iter
     least, most = (0.0, math.inf) if known is None else (float(known.lower), float(known.upper))
     if least > USUAL_LEAST:
         yield f"{axis} >= {least:.0f}"
-    if most < ANY:  # code that decides at a larger size leaves a guard, too
+    if most < math.inf:
         yield f"{axis} <= {most:.0f}"

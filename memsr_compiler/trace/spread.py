@@ -37,7 +37,8 @@ _OF_EACH = ("linear", "matmul", "mm", "addmm", "embedding", "conv2d", "convoluti
 """Operations on axes that do the same to each image of a batch."""
 _BESIDE = (
     "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "truediv", "divide", "true_divide", "lerp", "addcmul",
-    "maximum", "minimum", "max", "min", "clamp", "clip", "clamp_min", "clamp_max",
+    "maximum", "minimum", "max", "min", "clamp", "clip", "clamp_min", "clamp_max", "where", "masked_fill", "gt", "ge",
+    "lt", "le",
 )  # fmt: skip
 """Operations of one number each, which a feature map may be among the operands of."""
 _CASTS = (
@@ -47,8 +48,8 @@ _CASTS = (
 _POINTWISE = (
     *_BESIDE, "addcdiv", "pow", "neg", "negative", "abs", "absolute", "sqrt", "rsqrt", "square", "reciprocal", "exp",
     "log", "sigmoid", "tanh", "softplus", "relu", "relu6", "leaky_relu", "hardtanh", "sign", "floor", "ceil", "round",
-    "where", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "and", "or", "invert",
-    "bitwise_and", "bitwise_or", "bitwise_not", "masked_fill", "fill", "zero", "zeros_like", "ones_like", "full_like",
+    "eq", "ne", "logical_and", "logical_or", "logical_not", "and", "or", "invert",
+    "bitwise_and", "bitwise_or", "bitwise_not", "fill", "zero", "zeros_like", "ones_like", "full_like",
     "empty_like",
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from memsr_compiler.errors import UnsupportedModel
 
 log = logging.getLogger(__name__)
 
+NO_BOUND = 2**31 - 1  # pixels a side; torch's own largest, which is nobody's limit, as are larger ones
 ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
 USUAL_LEAST = 2  # pixels a side; torch.export looks at no smaller images
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width

@@ -35,6 +35,11 @@ def shuffles(y: Tensor, x: Tensor) -> Tensor:
     return y.view(n, 3, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, 3, 2 * h, 2 * w)
 
 
+def takes_apart(y: Tensor, x: Tensor) -> Tensor:
+    n, c, h, w = y.shape
+    return F.pixel_shuffle(y.view(n, c, 1, h, w).view(n, c, h, w), 2)
+
+
 def decides(y: Tensor, x: Tensor) -> Tensor:
     return F.pixel_shuffle(y * 2 if x.shape[2] % 2 else y, 2)
 
@@ -116,7 +121,7 @@ def test_so_is_the_one_size_of_a_program(caplog: pytest.LogCaptureFixture) -> No
     assert "it was exported for images of 9x8: read as for every size" in caplog.text
     assert traced.assumed == ("it does the same at every size (it was exported for images of 9x8)",)
     with pytest.raises(UnsupportedModel, match="view: the size of the image, 9x8, is written into the program"):
-        trace(export(shuffles, None))
+        trace(export(takes_apart, None))
 
 
 def test_its_gates_are_found() -> None:

@@ -12,11 +12,11 @@ from math import prod
 from typing import Any
 
 from memsr_compiler.quantities import say_count
-from memsr_compiler.trace.views import USUAL_LEAST, tell_conditions, tell_sizes
+from memsr_compiler.trace.views import NO_BOUND, USUAL_LEAST, tell_conditions, tell_sizes
 
 AXES = ("batch", "channels", "height", "width")
 _SIZE = re.compile(r"[A-Za-z_]\w*(?:\[(?:'\w*'|\d+)\])*\.size\(\)\[([0-3])\]")  # "L['x'].size()[2]", "x.size()[2]"
-_LONGEST = 2**24  # pixels a side; what holds up to there holds for every image
+_LONGEST = 2**24  # pixels a side; what holds up to there holds for every image, but for a bound that is named
 _MOST_TEXT, _MOST_TERMS, _MOST_TOLD = 2000, 64, 4
 _ROUNDING = ("trunc", "floor", "ceil", "sym_int", "int", "round")  # of whole numbers nothing
 _CONVERTING = ("sym_float", "float")
@@ -142,14 +142,19 @@ def _combine(left: Polynomial, op: ast.operator, right: Polynomial) -> Polynomia
 
 
 def _least(value: Polynomial) -> Fraction:
-    """No more than a value is for an image of at least 2 by 2, and of no more than `_LONGEST` a side."""
+    """No more than a value is for an image of at least 2 by 2, and of no more than `_LONGEST` a side.
+
+    The largest size that a program names for one axis, by Dim("h", max=...), is no other's, however large.
+    """
+    named = all(len(sizes) <= 1 and (not sizes or abs(times) == 1) for sizes, times in value.items()) and len(value) < 3
+    longest = (NO_BOUND if named else _LONGEST) - USUAL_LEAST
     beyond: Polynomial = {}  # the same in terms of how much larger than 2 each size is
     for sizes, times in value.items():
         term: Polynomial = {(): times}
         for size in sizes:
             term = _multiply(term, {(size,): Fraction(1), (): Fraction(USUAL_LEAST)})
         beyond = _add(beyond, term)
-    return sum((times * (_LONGEST ** len(sizes) if times < 0 else not sizes) for sizes, times in beyond.items()), _ZERO)
+    return sum((times * (longest ** len(sizes) if times < 0 else not sizes) for sizes, times in beyond.items()), _ZERO)
 
 
 _ZERO = Fraction(0)

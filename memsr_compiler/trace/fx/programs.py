@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes
 from memsr_compiler.trace.fx.guards import tell_exported
+from memsr_compiler.trace.fx.shuffles import has_shuffles, restore_shuffles
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
@@ -53,6 +54,7 @@ def without_guards(model: nn.Module) -> nn.Module:
             delattr(program, str(node.target))
         if guards and not any(isinstance(side, int) for side in _shape_of(program)[2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
+        restore_shuffles(program.graph)
         free_batch(program.graph)
         forget_dtypes(program)
         program.recompile()
@@ -60,7 +62,9 @@ def without_guards(model: nn.Module) -> nn.Module:
 
 
 def _is_exported(module: nn.Module) -> bool:
-    return isinstance(module, fx.GraphModule) and (bool(_list_guards(module)) or has_dtypes(module))
+    return isinstance(module, fx.GraphModule) and (
+        bool(_list_guards(module)) or has_dtypes(module) or has_shuffles(module.graph)
+    )
 
 
 def tell_guarded(model: nn.Module) -> tuple[str, ...]:
@@ -124,10 +128,13 @@ def free_batch(graph: fx.Graph) -> None:
     of_image = set(images)
     for node in list(graph.nodes):
         made = node.meta.get("val")
-        if isinstance(made, Tensor) and not of_image.isdisjoint(node.all_input_nodes):
+        several = isinstance(made, (tuple, list)) and any(isinstance(one, Tensor) for one in made)
+        if (several or isinstance(made, Tensor)) and not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
         place = _place_of_sizes(node)
         if place is None or len(node.args) <= place or not isinstance(node.args[place], (list, tuple)):
+            continue
+        if not node.args[place]:  # of one number
             continue
         first, *others = node.args[place]
         reshapes = node.target in _RESHAPES and node in of_image

@@ -18,7 +18,7 @@ from memsr_compiler.trace.builder import Builder, Padded, Resized, Uncropped
 from memsr_compiler.trace.fx.needed import ALIASES, ITSELF, find_needed, find_remembered, is_inplace, word_of
 from memsr_compiler.trace.samples import ALONE
 from memsr_compiler.trace.spread import Spread
-from memsr_compiler.trace.torch_ops import activation, constants, convolution, pointwise, resolution, shape
+from memsr_compiler.trace.torch_ops import activation, choices, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.shape import SAME
 from memsr_compiler.trace.torch_ops.unsupported import ATTENTION, IMPOSSIBLE, MATRIX_PRODUCTS
@@ -35,7 +35,15 @@ from memsr_compiler.trace.views import (
     View,
 )
 
-VOCABULARY = (activation, constants, convolution, pointwise, resolution, shape)  # imported, their words are in WORDS
+VOCABULARY = (
+    activation,
+    choices,
+    constants,
+    convolution,
+    pointwise,
+    resolution,
+    shape,
+)  # imported, their words are in WORDS
 _TAKES = {
     **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded),
     **dict.fromkeys(("getitem", "slice", "pad", "constant_pad_nd"), Uncropped),
@@ -45,6 +53,7 @@ _ALIKE = (
     "relu", "relu6", "leaky_relu", "hardtanh", "hardsigmoid", "clamp", "clip", "clamp_min", "clamp_max", "abs", "neg",
     "softshrink", "add", "sub", "rsub", "mul", "div", "truediv", "maximum", "minimum", "lerp",
 )  # fmt: skip
+_TAKE_MASKS = ("where", "masked_fill")
 _TAKE_COUNTS = (
     "view", "reshape", "_unsafe_view", "expand", "broadcast_to", "repeat", "tile", "unflatten", "zeros", "ones",
     "empty", "new_zeros", "new_ones", "new_empty", "rand", "randn", "getattr", "getitem", "narrow", "split", "chunk",
@@ -239,13 +248,15 @@ class Reader:
                 "another, and a plain network is continuous",
                 "use the values alone",
             )
+        if name not in _TAKE_MASKS and any(isinstance(v, choices.Above) for v in values):
+            self.builder.give_up(choices.MASK)
         if name not in _TAKE_COUNTS and _is_computed_with(node, args, kwargs):
             self.builder.give_up(ALONE, DependsOnBatch)
         if name not in SAME:
             self.builder.require_settled(values, _TAKES.get(name))
         if name == "getattr":
             return Cell(self._getattr(args[0], args[1]))
-        if not any(isinstance(v, (View, Resized, Padded, Uncropped)) for v in values):
+        if not any(isinstance(v, (View, Resized, Padded, Uncropped, choices.Above)) for v in values):
             return Cell(self._compute(node, args, kwargs))
         if any(isinstance(v, Spread) for v in values):
             args, kwargs = self._beside(name, args, kwargs)
@@ -503,6 +514,8 @@ def _describe(value: Any) -> str:
     """An argument, for a message: 'a feature map', 'a size of the image', '2'."""
     if isinstance(value, (View, Resized, Padded, Uncropped)):
         return "a feature map"
+    if isinstance(value, choices.Above):
+        return "a mask"
     if isinstance(value, Spread):
         return "a constant spread over the image"
     if isinstance(value, Size):
@@ -533,4 +546,6 @@ def _kind(value: Any) -> str:
     value = value.value if isinstance(value, Spread) else value
     if isinstance(value, (tuple, list)):
         return f"{say_count(len(value), 'value')}"
+    if isinstance(value, choices.Above):
+        return "a mask"
     return "a dict" if isinstance(value, dict) else type(value).__name__

@@ -21,7 +21,7 @@ from memsr_compiler.trace.onnx.ops.registry import COMPOUND, ONNX_WORDS, VIEWS, 
 from memsr_compiler.trace.onnx.ops.unsupported import APART, REFUSED, find_refusal
 from memsr_compiler.trace.onnx.sizes import find_fixed_node
 from memsr_compiler.trace.trace import GraphModule, ImageSkip
-from memsr_compiler.trace.views import ANY, USUAL_LEAST, Unreadable, View, tell_other_sizes, tell_sizes
+from memsr_compiler.trace.views import NO_BOUND, USUAL_LEAST, Unreadable, View, tell_other_sizes, tell_sizes
 
 VOCABULARY = (activation, convolution, pointwise, resolution, shape)  # imported, their words are in ONNX_WORDS
 _NARROW = {10: "float16", 16: "bfloat16"}  # by TensorProto's numbers
@@ -90,7 +90,7 @@ class _Reader:
         """
         assumed: list[str] = []
         for least, most in network.ranges:
-            if least > USUAL_LEAST or most < ANY:
+            if least > USUAL_LEAST or most < NO_BOUND:
                 assumed += tell_other_sizes(f"sizes from {least:,.0f} to {most:,.0f}".replace("inf", "any"))
         return tuple(assumed)
 

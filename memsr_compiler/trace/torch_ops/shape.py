@@ -14,7 +14,7 @@ from memsr_compiler import ir
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.trace.builder import MAX_KERNEL, Builder, Padded, Uncropped
 from memsr_compiler.trace.torch_ops.registry import word
-from memsr_compiler.trace.views import Factor, View
+from memsr_compiler.trace.views import Factor, Unreadable, View
 
 
 def select(b: Builder, x: View, index: Sequence[int]) -> View:
@@ -363,7 +363,12 @@ def size(b: Builder, x: View, dim: int | None = None) -> Any:
 @word("view", "reshape", "_unsafe_view")
 def reshape(b: Builder, x: View, *shape: Any) -> View:
     sizes = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else list(shape)
-    return x.reshape(sizes)
+    try:
+        return x.reshape(sizes)
+    except Unreadable:
+        if not is_image(x):
+            raise
+    return View.of(b.feature(x), b.channels(x), b.scale(x)).reshape(sizes)  # of channels that a shuffle took apart
 
 
 @word("flatten")
