@@ -111,6 +111,10 @@ def assume_range(input_range: Range) -> str:
     return f"{_RANGE_WORDS}{input_range[0]:g} to {input_range[1]:g}"
 
 
+def _name_kind(name: str) -> str:
+    return f"{name}; give its module()" if name == "ExportedProgram" else name
+
+
 def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Teacher:
     if isinstance(source, Teacher):
         return source
@@ -119,10 +123,9 @@ def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Tea
     if isinstance(source, nn.Module):
         return Teacher(module=unwrap(source), assumed=(assume_range((0.0, 1.0)),))
     if not isinstance(source, (str, PathLike)):
-        kind = type(source).__name__
-        way_out = "; give its module()" if kind == "ExportedProgram" else ""
         raise InvalidInput(
-            f"a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; not {kind}{way_out}"
+            "a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "
+            f"not {_name_kind(type(source).__name__)}"
         )
     from memsr_compiler.plain.load import load_plain
     from memsr_compiler.plain.read import is_plain
