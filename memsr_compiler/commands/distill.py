@@ -229,10 +229,8 @@ def _finish(
     """Write the best student, and say what it is worth; the one that was given where none is better."""
     no_better = outcome.best_step == 0 or outcome.best <= before["student before"].psnr
     as_given = no_better and options.init == "as-is" and not options.int8
-    if as_given:
-        pair.student.load_state_dict(
-            pair.start
-        )  # what the run began with is that but for rounding, or channels lowered
+    if as_given:  # which is what the run began with, but for rounding, or channels lowered
+        pair.student.load_state_dict(pair.start)
     rows = {"bicubic": judged.bicubic, "teacher": judged.score(pair.run_teacher(), pair.model.takes), **before}
     written = [options.out / "student.safetensors"]
     save_plain(pair.student, written[0])
@@ -278,7 +276,7 @@ def _for_integers(student: PlainNet, cut: Patches, options: DistillOptions) -> Q
 
     Of others validation would tell too much good: the default of --val is what `quantize` calibrates on.
     """
-    restart(student, options.init, options.seed)
+    restart(student, options.init, options.seed, from_image=False)
     samples = QuantizeOptions.samples
     crops = [part.float() for part in batches(cut.crops(samples, CROP), samples=samples, seed=0)]
     with keep_temporary_files():  # ONNX Runtime's

@@ -21,20 +21,9 @@ from PIL import Image
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images.boxes import read_properties
-from memsr_compiler.images.damage import (
-    UNCOMPRESSED,
-    is_jpeg,
-    require_decodable,
-)
+from memsr_compiler.images.damage import UNCOMPRESSED, is_jpeg, require_decodable
 from memsr_compiler.images.formats import open_read
-from memsr_compiler.images.libvips import (
-    count_colours,
-    has_alpha,
-    is_installed,
-    libvips,
-    open_with_libvips,
-    read_bands,
-)
+from memsr_compiler.images.libvips import count_colours, has_alpha, is_installed, libvips, open_with_libvips, read_bands
 from memsr_compiler.images.opening import require_pixels, unreadable
 from memsr_compiler.images.pixel_types import (
     PIECES,

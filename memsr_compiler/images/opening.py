@@ -12,15 +12,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.files import require_file
-from memsr_compiler.images.damage import (
-    require_undamaged,
-    require_undamaged_tiff,
-)
+from memsr_compiler.images.damage import require_undamaged, require_undamaged_tiff
 from memsr_compiler.images.formats import BY_LIBVIPS, WORDS, refuse, require_read, require_read_by_name
-from memsr_compiler.images.libvips import (
-    find_loader,
-    is_installed,
-)
+from memsr_compiler.images.libvips import find_loader, is_installed
 from memsr_compiler.images.netpbm import count_images, require_no_level_above_white
 from memsr_compiler.images.profiles import MOST
 from memsr_compiler.images.tiff_by_pillow import open_with_pillow, require_known_subsampling

@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from memsr_compiler.errors import InvalidInput, first_line
-from memsr_compiler.images.tiff_tags import (
-    BITS,
-    PHOTOMETRIC,
-    PLANAR,
-    SAMPLE_FORMAT,
-    SEPARATE,
-)
+from memsr_compiler.images.tiff_tags import BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT, SEPARATE
 
 Pixels = NDArray[Any]
 
@@ -119,7 +113,7 @@ def _from_lab(image: Image.Image) -> tuple[Pixels, str | None]:
     return np.asarray(converted), None
 
 
-PIXEL_TYPES = {  # by Pillow's mode; RGB, RGBA and LA may have 16 bits, which `_bytes_of_sixteen_bits` reads
+PIXEL_TYPES = {  # by Pillow's mode; RGB, RGBA and LA may have 16 bits, which `decode` reads
     "1": PixelType("black and white", grey=True),
     "L": PixelType("grey", grey=True),
     "LA": PixelType("grey with alpha", grey=True),

@@ -19,7 +19,6 @@ from memsr_compiler.errors import UnsupportedModel
 log = logging.getLogger(__name__)
 
 NO_BOUND = 2**31 - 1  # pixels a side; torch's own largest, which is nobody's limit, as are larger ones
-ANY = 4096  # pixels a side; sizes that end there or further are meant for every image
 USUAL_LEAST = 2  # pixels a side; torch.export looks at no smaller images
 HEIGHT, WIDTH = 997, 1009  # of the exported example; primes: what is a multiple of them is a height or a width
 
@@ -196,9 +195,9 @@ def tell_sizes(sides: Sequence[float], *, fixed: bool) -> tuple[str, ...]:
 
     Gives words on what is assumed: see `Teacher.assumed`.
     """
-    if min(sides) >= ANY:
+    if min(sides) >= NO_BOUND:
         return ()
-    most = "x".join(f"{side:,.0f}" if side < ANY else "any" for side in sides)
+    most = "x".join(f"{side:,.0f}" if side < NO_BOUND else "any" for side in sides)
     return tell_other_sizes(most if fixed else f"up to {most}")
 
 

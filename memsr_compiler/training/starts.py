@@ -83,12 +83,14 @@ def require_pair(teacher: LeveledTeacher, student: PlainNet) -> None:
         raise InvalidInput(f"the student enlarges by {student.scale}, the teacher by {teacher.scale}")
 
 
-def restart(student: PlainNet, start: Start, seed: int) -> None:
+def restart(student: PlainNet, start: Start, seed: int, *, from_image: bool = True) -> None:
     """Give a student new weights, in place, and biases of zero; "as-is" keeps those there are.
 
     "he" and "xavier" are drawn from a normal distribution, "he-uniform" and "xavier-uniform" from a uniform one of the
     same variance (He et al. 2015; Glorot and Bengio 2010); for "identity" see `carry_image`.  Where the image is
     outside, the last kernel is zero, as in `new_plain`.
+
+    from_image   False: it is drawn like the others, where steps of integers are to be taken from it
     """
     if start == "as-is":
         return
@@ -97,10 +99,11 @@ def restart(student: PlainNet, start: Start, seed: int) -> None:
         for layer in student:
             draw_kernel(layer.weight, "he" if start == "identity" else start, generator)
             layer.bias.zero_()
-        if student.info.image_skip:
-            student[-1].weight.zero_()
     if start == "identity":
         carry_image(student)
+    if student.info.image_skip and from_image:
+        with torch.no_grad():
+            student[-1].weight.zero_()
 
 
 def draw_kernel(kernel: Tensor, start: NewWeights, generator: torch.Generator) -> None:
@@ -121,8 +124,8 @@ def carry_image(net: PlainNet) -> None:
     """Let a plain network begin as the nearest-neighbour image: half of its channels carry what the first layer made.
 
     The first channels of that layer are the image itself, and nothing that passed a ReLU once is changed by another.
-    The other half of each layer keeps its weights, and learns from both.  The last layer repeats the image, or is zero
-    where the image is added outside.
+    The other half of each layer keeps its weights, and learns from both.  The last layer repeats the image; where
+    that is added outside, it is left as it is.
 
     Zhang et al. 2024 (arXiv 2402.08645, PNNH) keep the input of a deep plain network by a path of its own in every
     layer, whose weights all layers share.  Here that path is no part of the network: it is a start, of weights that
@@ -138,8 +141,8 @@ def carry_image(net: PlainNet) -> None:
         for i, layer in enumerate(inner):
             carried = channels if i == 0 else max(channels, min(layer.in_channels, layer.out_channels) // 2)
             _pass_on(layer.weight, list(range(carried)))
-        last.weight.zero_()
         if not net.info.image_skip:
+            last.weight.zero_()
             _pass_on(last.weight, [row // net.scale**2 for row in range(last.out_channels)])
 
 

@@ -272,6 +272,7 @@ def test_what_is_written_between_the_steps_of_a_shuffle_counts() -> None:
         copied.mul_(2)
         return copied.reshape(1, 3, 18, 16)
 
+    read = 0
     for step in (writes, scales):
         network = Own(step).eval()
         exported = torch.export.export(network, (torch.rand(1, 3, *SIZE),))
@@ -281,3 +282,24 @@ def test_what_is_written_between_the_steps_of_a_shuffle_counts() -> None:
             except UnsupportedModel:
                 continue
             assert_same(graph, network, images=1)
+            read += 1
+    assert read
+
+
+def test_a_shuffle_of_one_pixel_is_a_view_and_keeps_what_is_written() -> None:
+    """Of larger ones it is a copy."""
+
+    def writes(y: Tensor) -> Tensor:
+        fine = y.view(1, 3, 2, 2, *y.shape[2:]).permute(0, 1, 4, 2, 5, 3)
+        fine = fine.reshape(1, 3, 2 * y.shape[2], 2 * y.shape[3])
+        fine.add_(1)
+        return F.pixel_shuffle(y, 2) + 0 * fine
+
+    network = Own(writes).eval()
+    program = torch.export.export(network, (torch.rand(1, 3, 1, 1),)).module()
+    one = torch.rand(1, 3, 1, 1)
+    try:
+        graph = trace(program).graph
+    except UnsupportedModel:
+        return
+    torch.testing.assert_close(GraphModule(graph).float()(one), network(one).detach(), rtol=0, atol=1e-5)

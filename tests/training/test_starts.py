@@ -13,9 +13,10 @@ from torch import Tensor
 from memsr_compiler import shrink
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.plain.network import PlainNet
+from memsr_compiler.quantization.start_integers import start_integers
 from memsr_compiler.student.levels import LeveledTeacher
 from memsr_compiler.teachers.families.edsr import EDSR
-from memsr_compiler.training.losses import Distillation, Supervised
+from memsr_compiler.training.losses import Distillation, QuantizationAware, Supervised
 from memsr_compiler.training.models import new_plain
 from memsr_compiler.training.muon import Muon
 from memsr_compiler.training.starts import Start, initial_maps, match_levels, no_means, random_maps, restart
@@ -97,6 +98,26 @@ def test_new_weights_learn_where_the_image_is_outside(optimizer: type[torch.opti
         steps.step()
     nearest = F.interpolate(low, scale_factor=2, mode="nearest")
     assert (net(low) - high).abs().mean() < 0.7 * (nearest - high).abs().mean()
+
+
+@pytest.mark.parametrize("start", ["he", "identity"])
+def test_new_weights_learn_in_8_bits_where_the_image_is_outside(start: Start) -> None:
+    """A last kernel of zero has no steps of its own, and every small weight would be rounded to zero."""
+    torch.manual_seed(0)
+    net = new_plain(4, 16, 2, "nearest")
+    restart(net, start, seed=0, from_image=False)
+    low = torch.rand(8, 3, 24, 24)
+    high = F.interpolate(low, scale_factor=2, mode="bicubic")
+    objective = QuantizationAware(start_integers(net, [torch.rand(4, 3, 32, 32)]))
+    losses = []
+    steps = torch.optim.Adam(objective.parameters(), lr=2e-3)
+    for i in range(60):
+        steps.zero_grad()
+        loss = objective(low, high[:, None], i / 60)[0]
+        loss.backward()
+        steps.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize("image_skip", ["", "nearest"])

@@ -35,15 +35,8 @@ from memsr_compiler.trace.views import (
     View,
 )
 
-VOCABULARY = (
-    activation,
-    choices,
-    constants,
-    convolution,
-    pointwise,
-    resolution,
-    shape,
-)  # imported, their words are in WORDS
+# Imported, their words are in WORDS.
+VOCABULARY = (activation, choices, constants, convolution, pointwise, resolution, shape)
 _TAKES = {
     **dict.fromkeys(("conv2d", "convolution", "avg_pool2d"), Padded),
     **dict.fromkeys(("getitem", "slice", "pad", "constant_pad_nd"), Uncropped),

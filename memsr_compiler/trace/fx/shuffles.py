@@ -55,7 +55,8 @@ def _read_shuffle(last: fx.Node) -> tuple[list[fx.Node], Any, int] | None:
     unshuffles = target == _A.pixel_unshuffle.default
     (images, channels, height, width), fine = (after, before) if unshuffles else (before, after)
     factor = split[3] if unshuffles else split[2]
-    if factor < 2 or channels % factor**2:
+    # Of one pixel the reshapes are views, into which writes reach the features; a shuffle is a copy.
+    if factor < 2 or channels % factor**2 or (height, width) == (1, 1):
         return None
     shares = (images, channels // factor**2)
     whole = (*shares, height, factor, width, factor) if unshuffles else (*shares, factor, factor, height, width)

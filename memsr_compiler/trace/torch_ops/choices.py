@@ -72,20 +72,21 @@ def masked_fill(b: Builder, x: Any, mask: Any, value: Any) -> View:
 def where(b: Builder, *operands: Any, condition: Any = None, x: Any = None, y: Any = None) -> View:
     """As of torch, and as a method of the second operand: x.where(condition, y)."""
     left = [v for v in (*operands, x, y) if v is not None]
-    place = next((i for i, v in enumerate(left) if isinstance(v, Above) or _is_constant_mask(v)), None)
-    mask = condition if condition is not None or place is None else left.pop(place)
-    if len(left) == 2 and _is_constant_mask(mask):
+    masks = [v for v in left if isinstance(v, Above)] or [v for v in left if _is_constant_mask(v)]
+    mask = masks[0] if condition is None and masks else condition
+    left = [v for v in left if v is not mask]
+    if len(left) != 2 or any(isinstance(v, Above) for v in left):
+        b.give_up(MASK)
+    if _is_constant_mask(mask):
         return _choose_once(b, mask, left)
-    if len(left) != 2 or not isinstance(mask, Above):
+    if not isinstance(mask, Above):
         b.give_up(MASK)
     over, under = (_find_line(b, v, mask) for v in (reversed(left) if mask.below else left))
     if over is None or under is None:
         b.give_up(_OTHER_SIGN)
     bound = mask.bound.expand(b.channels(mask.x))
-    for scale, shift in (
-        over,
-        under,
-    ):  # of x <= 0.3 ? 0.3 : x the second is kept in float32, to which torch takes the first
+    # Torch takes the bound of `x <= 0.3 ? 0.3 : x` to float32, and keeps the choice 0.3 so: that is where they meet.
+    for scale, shift in (over, under):
         bound = torch.where((scale == 0) & (shift == bound.float().double()), shift, bound)
     if not torch.equal(over[0] * bound + over[1], under[0] * bound + under[1]):
         b.refuse(*JUMPS)
