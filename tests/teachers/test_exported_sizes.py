@@ -351,7 +351,8 @@ class OnBicubic(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + F.interpolate(x, scale_factor=2, mode="bicubic")
+        y: Tensor = self.body(x)
+        return y + F.interpolate(x, scale_factor=2, mode="bicubic")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

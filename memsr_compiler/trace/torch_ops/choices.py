@@ -72,7 +72,7 @@ def masked_fill(b: Builder, x: Any, mask: Any, value: Any) -> View:
 def where(b: Builder, *operands: Any, condition: Any = None, x: Any = None, y: Any = None) -> View:
     """As of torch, and as a method of the second operand: x.where(condition, y)."""
     left = [v for v in (*operands, x, y) if v is not None]
-    masks = [v for v in left if isinstance(v, Above)] or [v for v in left if _is_constant_mask(v)]
+    masks: list[Any] = [v for v in left if isinstance(v, Above)] or [v for v in left if _is_constant_mask(v)]
     mask = masks[0] if condition is None and masks else condition
     left = [v for v in left if v is not mask]
     if len(left) != 2 or any(isinstance(v, Above) for v in left):
