@@ -28,9 +28,12 @@ POINTS = 12
 ROWS = {
     **{
         f"new weights, Adam {rate}": (*NEW, "--optimizer", "adam", "--rate", rate)
-        for rate in ("5e-4", "1e-3", "2e-3", "4e-3")
+        for rate in ("5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
     },
-    **{f"new weights, Muon {rate}": (*NEW, "--optimizer", "muon", "--rate", rate) for rate in ("1e-3", "2e-3", "4e-3")},
+    **{
+        f"new weights, Muon {rate}": (*NEW, "--optimizer", "muon", "--rate", rate)
+        for rate in ("1e-3", "2e-3", "4e-3", "8e-3")
+    },
     "new weights, Muon 2e-3, both labels": ("distill", "--init", "he", *DISTILLED),
     "derived, Muon 2e-3, photographs": ("distill", *DISTILLED, "--labels", "photographs"),
     "derived, Muon 2e-3, both labels": ("distill", *DISTILLED),
