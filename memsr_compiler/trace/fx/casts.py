@@ -19,10 +19,9 @@ _CASTS = (_A._to_copy.default, _A.to.dtype, _A.to.dtype_layout, _A.to.device, _A
 _SELECT = frozenset({
     "alias", "cat", "chunk", "clone", "concat", "concatenate", "contiguous", "detach", "expand", "flatten", "flip",
     "getitem", "index", "index_select", "lift_fresh_copy", "movedim", "narrow", "permute", "pixel_shuffle",
-    "pixel_unshuffle",
-    "repeat", "repeat_interleave", "reshape", "select", "slice", "split", "split_with_sizes", "squeeze", "stack",
-    "transpose", "unbind", "unflatten", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze", "view",
-    "_unsafe_view",
+    "pixel_unshuffle", "repeat", "repeat_interleave", "reshape", "select", "slice", "split", "split_with_sizes",
+    "squeeze", "stack", "transpose", "unbind", "unflatten", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes",
+    "unsqueeze", "view", "_unsafe_view",
 })  # fmt: skip
 """What puts numbers elsewhere, and computes nothing with them."""
 

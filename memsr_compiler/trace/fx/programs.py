@@ -18,7 +18,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
-from memsr_compiler.trace.fx.shuffles import has_shuffles, restore_shuffles
+from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
@@ -168,7 +168,7 @@ def flatten_pixels(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "placeholder" or not of_image.isdisjoint(node.all_input_nodes):
             of_image.add(node)
-        if node.target not in _RESHAPES or node.args[0] not in of_image or not isinstance(node.args[1], (list, tuple)):
+        if node.target not in RESHAPES or node.args[0] not in of_image or not isinstance(node.args[1], (list, tuple)):
             continue
         sizes = list(node.args[1])
         products = [i for i, size in enumerate(sizes) if isinstance(size, fx.Node) and _is_area(size)]
@@ -203,8 +203,8 @@ def free_batch(graph: fx.Graph) -> None:
         if not node.args[place]:  # of one number
             continue
         first, *others = node.args[place]
-        reshapes = node.target in _RESHAPES and node in of_image
-        made_as_large = node.target not in _RESHAPES and any(isinstance(size, fx.Node) for size in others)
+        reshapes = node.target in RESHAPES and node in of_image
+        made_as_large = node.target not in RESHAPES and any(isinstance(size, fx.Node) for size in others)
         if isinstance(first, fx.Node) or first != 1 or not others or not (reshapes or made_as_large):
             continue
         if reshapes and -1 not in others:
@@ -224,13 +224,12 @@ def _is_one_image(node: fx.Node) -> bool:
 
 def _place_of_sizes(node: fx.Node) -> int | None:
     """Where among its arguments an operation takes the shape of what it gives; None of others."""
-    if node.target in _RESHAPES or node.target in _MAKES_LIKE:
+    if node.target in RESHAPES or node.target in _MAKES_LIKE:
         return 1
     return 0 if node.target in _MAKES else None
 
 
 _A = torch.ops.aten
-_RESHAPES = (_A.view.default, _A.reshape.default, _A._unsafe_view.default)
 _MAKES_LIKE = (_A.new_zeros.default, _A.new_ones.default, _A.new_full.default)
 _MAKES = (_A.zeros.default, _A.ones.default, _A.full.default)
 

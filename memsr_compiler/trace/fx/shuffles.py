@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 _A = torch.ops.aten
-_RESHAPES = (_A.view.default, _A.reshape.default, _A._unsafe_view.default)
+RESHAPES = (_A.view.default, _A.reshape.default, _A._unsafe_view.default)
 _COPIES = (_A.clone.default, _A.contiguous.default)
 _SHUFFLES: dict[tuple[int, ...], Any] = {
     (0, 1, 4, 2, 5, 3): _A.pixel_shuffle.default,
@@ -43,7 +43,7 @@ def _read_shuffle(last: fx.Node) -> tuple[list[fx.Node], Any, int] | None:
 
     What else takes one of these steps may be what writes into it.
     """
-    steps = [last, *_list_steps(last)] if last.target in _RESHAPES else []
+    steps = [last, *_list_steps(last)] if last.target in RESHAPES else []
     if len(steps) < 3:
         return None
     order: Any = steps[-2].args[1]
@@ -66,7 +66,7 @@ def _read_shuffle(last: fx.Node) -> tuple[list[fx.Node], Any, int] | None:
 def _list_steps(last: fx.Node) -> list[fx.Node]:
     """The steps before a reshape, backwards to another: a copy, or none, and a permutation."""
     steps: list[fx.Node] = []
-    for targets in (_COPIES, (_A.permute.default,), _RESHAPES):
+    for targets in (_COPIES, (_A.permute.default,), RESHAPES):
         node = (steps or [last])[-1].args[0]
         if isinstance(node, fx.Node) and node.target in targets:
             steps.append(node)
