@@ -20,7 +20,7 @@ from rich.table import Table
 from memsr_compiler import check_certificate, check_equivalence, compile_to_plain, export_onnx, load_teacher, shrink
 from memsr_compiler.analysis.cost import cost_of_graph
 from memsr_compiler.arithmetic import join_arithmetics, name_arithmetic
-from memsr_compiler.commands.output import Talk, widths_text
+from memsr_compiler.commands.interface.output import Talk, widths_text
 from memsr_compiler.images.files import sample_photographs, to_image, to_tensor, write_image
 from memsr_compiler.images.metrics import psnr
 from memsr_compiler.images.resize import resize

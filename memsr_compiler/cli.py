@@ -1,5 +1,5 @@
-"""memsrc: the command line.  Options stand in `memsr_compiler.commands.options`, the work beside them; here, what each
-command is called, and how errors end.
+"""memsrc: the command line.  Options stand in `memsr_compiler.commands.interface.options`, the work in
+`memsr_compiler.commands`; here, what each command is called, and how errors end.
 
 Exit status: 0 done; 1 `verify` found the networks different or the certificate wrong; 2 wrong input, or a network that
 cannot be converted; 3 some images of a folder were passed over (`upscale`, `eval`), or a film is damaged; 4 `verify`
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from memsr_compiler.commands.command import OnlyApproximate, SomeNotDone, command
-from memsr_compiler.commands.config_file import SOURCE
-from memsr_compiler.commands.example import Incomplete, complete, suggest
-from memsr_compiler.commands.options import (
+from memsr_compiler.commands.interface.command import OnlyApproximate, SomeNotDone, command
+from memsr_compiler.commands.interface.config_file import SOURCE
+from memsr_compiler.commands.interface.example import Incomplete, complete, suggest
+from memsr_compiler.commands.interface.options import (
     BenchOptions,
     ConvertOptions,
     EvalOptions,
@@ -47,7 +47,7 @@ from memsr_compiler.commands.options import (
     VerboseOptions,
     VerifyOptions,
 )
-from memsr_compiler.commands.training_options import DistillOptions, TrainOptions
+from memsr_compiler.commands.interface.training_options import DistillOptions, TrainOptions
 from memsr_compiler.errors import (
     CertificateError,
     InvalidInput,
@@ -60,7 +60,7 @@ from memsr_compiler.errors import (
 from memsr_compiler.version import VERSION
 
 if TYPE_CHECKING:
-    from memsr_compiler.commands.output import Talk
+    from memsr_compiler.commands.interface.output import Talk
 
 INTERRUPTED, PIPE_CLOSED = 130, 141  # exit status, as shells have it
 SOME_NOT_DONE, ONLY_APPROXIMATE = 3, 4
@@ -206,7 +206,7 @@ def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions)
 @command(app, TalkOptions, epilog="Example: memsrc models --json")
 def models(talk: TalkOptions) -> None:
     """List the students that ship: what they reach, what they cost, whose weights they come from."""
-    from memsr_compiler.commands.named_models import run
+    from memsr_compiler.commands.models import run
 
     run(_talk(talk))
 
@@ -286,7 +286,7 @@ def similarity(options: SimilarityOptions, reading: ReadingOptions, talk: Verbos
 
 
 def _talk(options: TalkOptions) -> Talk:
-    from memsr_compiler.commands.output import Talk
+    from memsr_compiler.commands.interface.output import Talk
 
     return Talk(**vars(options))
 
@@ -364,7 +364,7 @@ def _name_unnamed(error: OSError) -> str:
     """The file that an error does not name: standard output, if it was raised where that is written to."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = str(frame.f_globals.get("__name__"))
-    if module.partition(".")[0] in PRINTERS or module in (__name__, "memsr_compiler.commands.output"):
+    if module.partition(".")[0] in PRINTERS or module in (__name__, "memsr_compiler.commands.interface.output"):
         return "standard output"
     return f"a temporary file (in {os.environ.get('TMPDIR', 'the system folder for them')}; TMPDIR names another)"
 

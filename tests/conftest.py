@@ -14,7 +14,7 @@ from helpers.command_line import Run
 from hypothesis import settings
 
 from memsr_compiler import cli
-from memsr_compiler.commands import output
+from memsr_compiler.commands.interface import output
 
 settings.register_profile("any machine", deadline=None)  # how long an example takes is no part of what it shows
 settings.load_profile("any machine")

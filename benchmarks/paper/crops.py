@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from memsr_compiler import Takes
-from memsr_compiler.commands.pictures import CROP, draw_pictures
+from memsr_compiler.commands.results.pictures import CROP, draw_pictures
 from memsr_compiler.evaluation.image_sets import TestImage
 from memsr_compiler.evaluation.scores import enlarge_bicubic, image_psnr
 from memsr_compiler.images.files import png, to_uint8

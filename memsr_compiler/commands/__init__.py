@@ -1,1 +1,1 @@
-"""The work of the sub-commands of `memsrc`, one a file; `options` declares their options."""
+"""The work of the sub-commands of `memsrc`, one a file; what they share is in the folders."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from memsr_compiler.arithmetic import join_arithmetics
-from memsr_compiler.commands.check_outputs import check_outputs, write_page
-from memsr_compiler.commands.models import network_file
-from memsr_compiler.commands.options import BenchOptions, ReadingOptions
-from memsr_compiler.commands.output import Talk, finite, mebibytes, thousands
-from memsr_compiler.commands.teachers import say_assumed
+from memsr_compiler.commands.given.networks import network_file
+from memsr_compiler.commands.given.teachers import say_assumed
+from memsr_compiler.commands.interface.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.interface.options import BenchOptions, ReadingOptions
+from memsr_compiler.commands.interface.output import Talk, finite, mebibytes, thousands
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.bench import Measured, benchmark
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, read_test_images

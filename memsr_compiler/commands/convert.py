@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from memsr_compiler import ir
-from memsr_compiler.commands.approximation import frozen_data, tell_frozen
-from memsr_compiler.commands.check_outputs import check_outputs, write_page
-from memsr_compiler.commands.deviations import Deviation, measure_deviations, require_accepted, tell_far
-from memsr_compiler.commands.find_network import name_beside
-from memsr_compiler.commands.material import read_material
-from memsr_compiler.commands.options import ConvertOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.teachers import describe, read
+from memsr_compiler.commands.given.default_files import name_beside
+from memsr_compiler.commands.given.material import read_material
+from memsr_compiler.commands.given.teachers import describe, read
+from memsr_compiler.commands.interface.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.interface.options import ConvertOptions, TeacherOptions
+from memsr_compiler.commands.interface.output import Talk, mebibytes, thousands, widths_text
+from memsr_compiler.commands.results.approximation import frozen_data, tell_frozen
+from memsr_compiler.commands.results.deviations import Deviation, measure_deviations, require_accepted, tell_far
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from memsr_compiler.arithmetic import join_arithmetics, name_arithmetic
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.command import SomeNotDone
-from memsr_compiler.commands.models import open_network
-from memsr_compiler.commands.options import EvalOptions, ReadingOptions
-from memsr_compiler.commands.output import Talk, finite
+from memsr_compiler.commands.given.networks import open_network
+from memsr_compiler.commands.interface.check_outputs import check_outputs
+from memsr_compiler.commands.interface.command import SomeNotDone
+from memsr_compiler.commands.interface.options import EvalOptions, ReadingOptions
+from memsr_compiler.commands.interface.output import Talk, finite
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, find_scale, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean, say_identical

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from memsr_compiler.commands.options import InspectOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, mebibytes, thousands, widths_text
-from memsr_compiler.commands.teachers import describe, read
+from memsr_compiler.commands.given.teachers import describe, read
+from memsr_compiler.commands.interface.options import InspectOptions, TeacherOptions
+from memsr_compiler.commands.interface.output import Talk, mebibytes, thousands, widths_text
 
 if TYPE_CHECKING:
     from memsr_compiler.analysis.cost import Cost

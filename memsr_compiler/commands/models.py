@@ -1,40 +1,43 @@
-"""Networks as commands are given them, ready to run."""
+"""memsrc models: the networks that ship, their PSNR, cost and licence."""
 
 from __future__ import annotations
 
-from memsr_compiler.commands.options import TeacherOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import say_assumed, set_up, teacher_arguments
-from memsr_compiler.errors import InvalidInput
-from memsr_compiler.runtime.open import Model, NetworkFile, open_model
-from memsr_compiler.runtime.runners import Provider
+from typing import TYPE_CHECKING
+
+from memsr_compiler.models.catalogue import SCORES, list_models
+
+if TYPE_CHECKING:
+    from memsr_compiler.commands.interface.output import Talk
+    from memsr_compiler.models.catalogue import ShippedModel
+
+_TESTS = ("Set5", "Set14", "B100")
+_COLUMNS = ("name", "enlarges", "layers", "parameters", "multiply-adds", *_TESTS, "licence")
 
 
-def open_network(options: TeacherOptions, talk: Talk, *, provider: Provider, threads: int | None) -> Model:
-    """Open a network to run it, and say what there is to say on the sizes that its file fixes.
-
-    Raises InvalidInput for a file that is no network, or one that does not work on photographs.
-    """
-    model = open_model(network_file(options, talk), provider=provider, threads=threads)
-    say_assumed(options.teacher, model.assumed, talk)
-    if model.network.note:
-        talk.warn(model.network.note)
-    return model
-
-
-def network_file(options: TeacherOptions, talk: Talk) -> NetworkFile:
-    """The network's file, and how it is to be read.  Raises InvalidInput if it is not there."""
-    if not options.teacher.is_file():
-        what = "is a folder" if options.teacher.is_dir() else "there is no such file"
-        raise InvalidInput(f"{options.teacher}: {what}; give a network")
-    set_up(options, talk)
-    arguments = teacher_arguments(options)
-    return NetworkFile(
-        options.teacher,
-        arch=options.arch,
-        arch_args=arguments,
-        prefix=options.prefix,
-        allow_pickle=options.allow_pickle,
-        input_range=options.input_range,
-        probe=not options.no_probe,
+def run(talk: Talk) -> None:
+    """List the networks that ship."""
+    models = list_models()
+    talk.json({"models": [_plain_data(model) for model in models]})
+    talk.table(
+        "Networks that ship: PSNR on Y in dB; multiply-adds at a 480x270 input", _COLUMNS, list(map(_row, models))
     )
+    for model in filter(lambda model: model.int8, models):
+        tests = ", ".join(f"{test} {psnr:.2f}" for test, psnr in model.psnr_tflite.items())
+        talk.say(f"as TFLite  {model.name}: {tests}, by LiteRT")
+    talk.say(f"files      {models[0].path.parent}")
+    for teacher in dict.fromkeys(model.teacher for model in models):
+        talk.say(f"teacher    {teacher}")
+
+
+def _plain_data(model: ShippedModel) -> dict[str, object]:
+    return {
+        **vars(model),
+        "path": str(model.path),
+        **{kind: dict(vars(model)[kind]) for kind in SCORES},
+    }
+
+
+def _row(model: ShippedModel) -> tuple[str, ...]:
+    macs = f"{model.macs_per_pixel * 480 * 270 / 1e9:.1f} G"
+    psnr = (f"{model.psnr[test]:.2f}" for test in _TESTS)
+    return model.name, f"x{model.scale}", str(model.layers), f"{model.parameters:,}", macs, *psnr, model.licence

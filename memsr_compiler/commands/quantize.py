@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.arithmetic import join_arithmetics
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.material import read_material
-from memsr_compiler.commands.models import network_file, open_network
-from memsr_compiler.commands.options import QuantizeOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite
-from memsr_compiler.commands.student_common import require_relus
+from memsr_compiler.commands.given.material import read_material
+from memsr_compiler.commands.given.networks import network_file, open_network
+from memsr_compiler.commands.interface.check_outputs import check_outputs
+from memsr_compiler.commands.interface.options import QuantizeOptions, TeacherOptions
+from memsr_compiler.commands.interface.output import Talk, finite
+from memsr_compiler.commands.students.student_common import require_relus
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from memsr_compiler.arithmetic import name_arithmetic
-from memsr_compiler.commands.approximation import frozen_data, tell_frozen
-from memsr_compiler.commands.check_outputs import check_outputs, write_page
-from memsr_compiler.commands.find_network import HERE, find_plain_network, name_beside
-from memsr_compiler.commands.material import read_material
-from memsr_compiler.commands.options import ShrinkOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
-from memsr_compiler.commands.pictures import PICTURES, Images, draw_pictures
-from memsr_compiler.commands.student_common import (
+from memsr_compiler.commands.given.default_files import HERE, find_plain_network, name_beside
+from memsr_compiler.commands.given.material import read_material
+from memsr_compiler.commands.interface.check_outputs import check_outputs, write_page
+from memsr_compiler.commands.interface.options import ShrinkOptions, TeacherOptions
+from memsr_compiler.commands.interface.output import Talk, finite, is_first, silence_others, widths_text
+from memsr_compiler.commands.results.approximation import frozen_data, tell_frozen
+from memsr_compiler.commands.results.pictures import PICTURES, Images, draw_pictures
+from memsr_compiler.commands.students.student_common import (
     Source,
     cost_cells,
     cost_data,

@@ -8,14 +8,14 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from memsr_compiler.commands.approximation import frozen_data, tell_frozen
-from memsr_compiler.commands.budgets import name_student
-from memsr_compiler.commands.check_outputs import check_outputs
-from memsr_compiler.commands.curve import require_plot_name, write_plot, write_table
-from memsr_compiler.commands.options import SweepOptions, TeacherOptions
-from memsr_compiler.commands.output import Talk, finite, is_first, silence_others, widths_text
-from memsr_compiler.commands.student_common import cost_cells, cost_data, read_source
-from memsr_compiler.commands.sweeper import Entry, Place, Sweeper, describe_work
+from memsr_compiler.commands.interface.budgets import name_student
+from memsr_compiler.commands.interface.check_outputs import check_outputs
+from memsr_compiler.commands.interface.options import SweepOptions, TeacherOptions
+from memsr_compiler.commands.interface.output import Talk, finite, is_first, silence_others, widths_text
+from memsr_compiler.commands.results.approximation import frozen_data, tell_frozen
+from memsr_compiler.commands.students.curve import require_plot_name, write_plot, write_table
+from memsr_compiler.commands.students.student_common import cost_cells, cost_data, read_source
+from memsr_compiler.commands.students.sweeper import Entry, Place, Sweeper, describe_work
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.reports.text import format_decibels
 from memsr_compiler.sharing import Launch, Team

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from memsr_compiler.commands.command import SomeNotDone
-from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
-from memsr_compiler.commands.output import Done, Talk
-from memsr_compiler.commands.own_code import digest_code
-from memsr_compiler.commands.resume import ImageState, Journal, JournalNotWritten
+from memsr_compiler.commands.given.own_code import digest_code
+from memsr_compiler.commands.interface.command import SomeNotDone
+from memsr_compiler.commands.interface.options import ReadingOptions, UpscaleOptions
+from memsr_compiler.commands.interface.output import Done, Talk
+from memsr_compiler.commands.runs.resume import ImageState, Journal, JournalNotWritten
 from memsr_compiler.errors import InvalidInput, MemsrError, escape_controls, first_line
 from memsr_compiler.files import is_image_name, list_files, require_file
 from memsr_compiler.images.limits import require_holds
@@ -399,7 +399,7 @@ def _open_engine(options: UpscaleOptions, reading: ReadingOptions, talk: Talk) -
     if options.tile == "off":
         if options.max_memory is not None:
             raise InvalidInput("--max-memory with --tile off: a whole frame takes what it takes; leave one of them out")
-        from memsr_compiler.commands.models import open_network  # with torch, which bands do without
+        from memsr_compiler.commands.given.networks import open_network  # with torch, which bands do without
 
         model = open_network(reading.of(path), talk, provider=options.provider, threads=options.threads)
         return WholeFrame(model.network, model.takes, model.assumed)

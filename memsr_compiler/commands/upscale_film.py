@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from memsr_compiler.commands.command import SomeNotDone
-from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
-from memsr_compiler.commands.output import Done, Talk
+from memsr_compiler.commands.interface.command import SomeNotDone
+from memsr_compiler.commands.interface.options import ReadingOptions, UpscaleOptions
+from memsr_compiler.commands.interface.output import Done, Talk
 from memsr_compiler.commands.upscale import describe_network
 from memsr_compiler.errors import InvalidInput, escape_controls
 from memsr_compiler.locks import remove_leftovers

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from memsr_compiler.arithmetic import name_arithmetic
-from memsr_compiler.commands.approximation import replacement_data
-from memsr_compiler.commands.command import OnlyApproximate
-from memsr_compiler.commands.deviations import measure_teacher, tell_far
-from memsr_compiler.commands.options import TeacherOptions, VerifyOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import read
+from memsr_compiler.commands.given.teachers import read
+from memsr_compiler.commands.interface.command import OnlyApproximate
+from memsr_compiler.commands.interface.options import TeacherOptions, VerifyOptions
+from memsr_compiler.commands.interface.output import Talk
+from memsr_compiler.commands.results.approximation import replacement_data
+from memsr_compiler.commands.results.deviations import measure_teacher, tell_far
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.lowering.equivalence import (
     Equivalence,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.commands.options import ReadingOptions, UpscaleOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.resume import Journal
+from memsr_compiler.commands.interface.options import ReadingOptions, UpscaleOptions
+from memsr_compiler.commands.interface.output import Talk
+from memsr_compiler.commands.runs.resume import Journal
 from memsr_compiler.commands.upscale import Enlarger, make_folder
 from memsr_compiler.distributed.batches import RUN, Batch, column
 from memsr_compiler.images.streams import WRITTEN

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memsr_compiler.commands.budgets import name_student, parse_budget
-from memsr_compiler.commands.curve import BICUBIC, Row, require_plot_name, write_plot, write_table
-from memsr_compiler.commands.options import PlainOrTeacherOptions, StudentOptions
-from memsr_compiler.commands.output import Talk
+from memsr_compiler.commands.interface.budgets import name_student, parse_budget
+from memsr_compiler.commands.interface.options import PlainOrTeacherOptions, StudentOptions
+from memsr_compiler.commands.interface.output import Talk
+from memsr_compiler.commands.students.curve import BICUBIC, Row, require_plot_name, write_plot, write_table
 from memsr_compiler.distributed.batches import RUN, Batch, column
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import claim, share_folder
 from memsr_compiler.models.catalogue import find_file
 
 if TYPE_CHECKING:
-    from memsr_compiler.commands.sweeper import Entry
+    from memsr_compiler.commands.students.sweeper import Entry
 
 TEACHER = "teacher"
 
@@ -60,8 +60,10 @@ class DeriveStudents:
         Raises InvalidInput for what cannot be read or does not fit, UnsupportedModel as `read_teacher` does,
         ExportError where the folder cannot be made.
         """
-        from memsr_compiler.commands.student_common import read_source  # with torch; workers that enlarge have none
-        from memsr_compiler.commands.sweeper import Place, Sweeper, describe_work
+        from memsr_compiler.commands.students.student_common import (
+            read_source,  # with torch; workers that enlarge have none
+        )
+        from memsr_compiler.commands.students.sweeper import Place, Sweeper, describe_work
         from memsr_compiler.torch_helpers import some_threads, torch_device
 
         reading, student = _sort_options(Path(find_file(os.fspath(teacher))), options)

@@ -22,9 +22,9 @@ from PIL import Image
 
 from memsr_compiler.errors import InvalidInput, first_line, say_missing
 from memsr_compiler.files import is_image_name, list_files
-from memsr_compiler.images.decode import decode
+from memsr_compiler.images.decoding.decode import decode
+from memsr_compiler.images.decoding.opening import count_frames, open_image
 from memsr_compiler.images.formats import WRITTEN
-from memsr_compiler.images.opening import count_frames, open_image
 from memsr_compiler.locks import temporary_file
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line, say_missing, tells_of_memory
 from memsr_compiler.images.formats import BY_LIBVIPS
-from memsr_compiler.images.tiff_tags import (
+from memsr_compiler.images.tiff.tags import (
     EXTRA,
     PHOTOMETRIC,
     PLANAR,

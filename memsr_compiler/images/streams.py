@@ -21,24 +21,24 @@ from PIL import Image
 
 from memsr_compiler.errors import ExportError, first_line
 from memsr_compiler.files import explain_unwritten, find_full_disk
-from memsr_compiler.images.damage import is_jpeg, rows_of_strip
-from memsr_compiler.images.decode import Decoded, can_stream, decode, needs_libvips, say_left_out
-from memsr_compiler.images.density import UNKNOWN, read_density, say_shape
+from memsr_compiler.images.decoding.damage import is_jpeg, rows_of_strip
+from memsr_compiler.images.decoding.decode import Decoded, can_stream, decode, needs_libvips, say_left_out
+from memsr_compiler.images.decoding.density import UNKNOWN, read_density, say_shape
+from memsr_compiler.images.decoding.opening import count_frames, open_image, require_pixels
+from memsr_compiler.images.decoding.pixel_types import PIXEL_TYPES
+from memsr_compiler.images.decoding.profiles import ICC, judge_profile
+from memsr_compiler.images.encoding.heads import Head, edit_webp
+from memsr_compiler.images.encoding.pipe import Pipe, PngPieces, Writer
+from memsr_compiler.images.encoding.png_colours import Chunk, describe_colours, pack_chunks, read_colour_chunks
 from memsr_compiler.images.formats import open_read
-from memsr_compiler.images.heads import Head, edit_webp
-from memsr_compiler.images.iptc import MOST_IN_JPEG, pack_for_jpeg
 from memsr_compiler.images.libvips import FORMATS, count_colours, has_alpha, libvips, open_with_libvips, read_bands
-from memsr_compiler.images.opening import count_frames, open_image, require_pixels
-from memsr_compiler.images.pipe import Pipe, PngPieces, Writer
-from memsr_compiler.images.pixel_types import PIXEL_TYPES
-from memsr_compiler.images.png_colours import Chunk, describe_colours, pack_chunks, read_colour_chunks
-from memsr_compiler.images.png_texts import pack_comments
-from memsr_compiler.images.profiles import ICC, judge_profile
 from memsr_compiler.images.resize import enlarge_rows
-from memsr_compiler.images.texts import TIFF as TIFFS
-from memsr_compiler.images.texts import Texts, list_exif, say_replaced, say_tags_lost
-from memsr_compiler.images.tiff_by_hand import find_layout
-from memsr_compiler.images.tiff_entries import add_entries, read_entries
+from memsr_compiler.images.texts.iptc import MOST_IN_JPEG, pack_for_jpeg
+from memsr_compiler.images.texts.kept import TIFF as TIFFS
+from memsr_compiler.images.texts.kept import Texts, list_exif, say_replaced, say_tags_lost
+from memsr_compiler.images.texts.png_texts import pack_comments
+from memsr_compiler.images.tiff.by_hand import find_layout
+from memsr_compiler.images.tiff.entries import add_entries, read_entries
 from memsr_compiler.images.transparency import extend_bands
 from memsr_compiler.locks import temporary_file
 

@@ -12,9 +12,9 @@ import torch
 from helpers.command_line import Run, must_refuse
 from helpers.trained import Edsr
 
-from memsr_compiler.commands.options import TeacherOptions
-from memsr_compiler.commands.output import Talk
-from memsr_compiler.commands.teachers import parse_arguments, set_up
+from memsr_compiler.commands.given.teachers import parse_arguments, set_up
+from memsr_compiler.commands.interface.options import TeacherOptions
+from memsr_compiler.commands.interface.output import Talk
 from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.teachers.load import read_teacher
 

@@ -22,8 +22,8 @@ from helpers.wide_values import overflowing
 from torch import Tensor, nn
 
 from memsr_compiler import calibrate, compile_to_plain, load_plain, read_teacher
-from memsr_compiler.commands.deviations import TEACHER, Deviation, measure_deviations, require_accepted
-from memsr_compiler.commands.options import ConvertOptions
+from memsr_compiler.commands.interface.options import ConvertOptions
+from memsr_compiler.commands.results.deviations import TEACHER, Deviation, measure_deviations, require_accepted
 from memsr_compiler.commands.verify import _photographs
 from memsr_compiler.errors import CertificateError, ExportError
 from memsr_compiler.images.files import write_image

@@ -14,8 +14,8 @@ from helpers.teachers import write_teacher
 from PIL import Image
 
 from memsr_compiler import compile_to_plain, export_onnx, load_plain, save_plain
-from memsr_compiler.commands.check_outputs import check_outputs, is_ours, write_page
-from memsr_compiler.commands.find_network import name_beside
+from memsr_compiler.commands.given.default_files import name_beside
+from memsr_compiler.commands.interface.check_outputs import check_outputs, is_ours, write_page
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.files import atomic_write
 from memsr_compiler.images.files import sample_photographs, write_image

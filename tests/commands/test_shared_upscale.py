@@ -17,7 +17,7 @@ from PIL import Image
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 pytest.importorskip("fcntl", reason="Windows has no such locks")
 
-from memsr_compiler.commands.resume import NAME
+from memsr_compiler.commands.runs.resume import NAME
 from memsr_compiler.locks import LOCK, hold_folder, share_folder
 from memsr_compiler.sharing import Launch
 

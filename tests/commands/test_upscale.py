@@ -26,7 +26,7 @@ pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
 from memsr_compiler import export_onnx, load_plain
 from memsr_compiler.commands import upscale
-from memsr_compiler.commands.resume import NAME, ImageState, Journal, JournalNotWritten
+from memsr_compiler.commands.runs.resume import NAME, ImageState, Journal, JournalNotWritten
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.runtime import upscale_file
 

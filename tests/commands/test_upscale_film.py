@@ -26,7 +26,7 @@ from PIL import Image
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands import upscale_film
-from memsr_compiler.commands.options import UpscaleOptions
+from memsr_compiler.commands.interface.options import UpscaleOptions
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.teachers.families.vdsr import VDSR
 from memsr_compiler.video import run as video_run

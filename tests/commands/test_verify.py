@@ -23,7 +23,8 @@ from memsr_compiler import (
     read_teacher,
     save_plain,
 )
-from memsr_compiler.commands import deviations, verify
+from memsr_compiler.commands import verify
+from memsr_compiler.commands.results import deviations
 from memsr_compiler.commands.verify import measure
 from memsr_compiler.errors import CertificateError
 from memsr_compiler.images.files import write_image

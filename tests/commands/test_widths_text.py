@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memsr_compiler.commands.output import repeated_group, widths_text
+from memsr_compiler.commands.interface.output import repeated_group, widths_text
 
 
 @pytest.mark.parametrize(

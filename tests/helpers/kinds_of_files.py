@@ -18,8 +18,9 @@ from PIL import Image, features
 from safetensors.torch import save_file
 from torch import nn
 
-from memsr_compiler.commands import config_file, resume, run_folder
-from memsr_compiler.commands.resume import Journal
+from memsr_compiler.commands.interface import config_file
+from memsr_compiler.commands.runs import resume, run_folder
+from memsr_compiler.commands.runs.resume import Journal
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.streams import RowFile
 from memsr_compiler.lowering.compile import compile_to_plain

@@ -15,7 +15,7 @@ from PIL import Image, features
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.images import formats
 from memsr_compiler.images.files import read_image, write_image
-from memsr_compiler.images.texts import Texts
+from memsr_compiler.images.texts.kept import Texts
 
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 

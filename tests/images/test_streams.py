@@ -21,10 +21,10 @@ from PIL import Image
 pytest.importorskip("pyvips", reason="image files by rows need the extra [cpu]")
 
 from memsr_compiler.errors import ExportError, InvalidInput
+from memsr_compiler.images.encoding.pipe import Writer
+from memsr_compiler.images.encoding.png_colours import pack_chunks, read_colour_chunks
 from memsr_compiler.images.files import read_image
 from memsr_compiler.images.limits import SIDES, require_holds
-from memsr_compiler.images.pipe import Writer
-from memsr_compiler.images.png_colours import pack_chunks, read_colour_chunks
 from memsr_compiler.images.streams import WRITTEN, RowFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)

@@ -168,7 +168,7 @@ def test_two_onnx_runtimes_are_told(path: Path, both: bool, monkeypatch: pytest.
 
 
 def test_the_command_line_knows_the_providers() -> None:
-    from memsr_compiler.commands import options
+    from memsr_compiler.commands.interface import options
 
     choices, *_ = get_args(options.Provider)
     assert get_args(choices) == PROVIDERS == get_args(Provider)

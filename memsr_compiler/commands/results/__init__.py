@@ -1,0 +1,1 @@
+"""Words, numbers and pictures of results that several commands share."""
