@@ -22,16 +22,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
-from memsr_compiler.trace.fx.casts import forget_dtypes, refuse_autocast, tell_integers
-from memsr_compiler.trace.fx.programs import TOLD, flatten_pixels, free_batch
-from memsr_compiler.trace.fx.shuffles import restore_shuffles
+from memsr_compiler.trace.fx.casts import refuse_autocast, tell_integers
+from memsr_compiler.trace.fx.programs import TOLD, generalise
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -108,7 +106,7 @@ def suspicions(data: bytes) -> list[str]:
 
 
 def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network in a .pt2 archive as a module in functional ATen operations, in evaluation mode; what is assumed.
+    """The network in a .pt2 archive as a module in ATen operations, in evaluation mode; what is assumed.
 
     Executes whatever the archive asks for: call `suspicions` first. Raises InvalidInput if torch cannot load
     it.
@@ -122,12 +120,12 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 _require_evaluation(program)
                 refuse_autocast(program.graph_module)
                 assumed = say_sizes(program)
-                program._guards_code = []  # which torch would compute when it decomposes; it is told, and text
-                _forget_ranges_of_formulas(program)
-                module: Any = program.run_decompositions({}).module(check_guards=False)
+                program._guards_code = []  # it is told, and text that torch would compute
+                module: Any = program.module(check_guards=False)
                 assumed = (*assumed, *tell_integers(module.graph))
                 module.meta[TOLD] = True
-                _generalise(module)
+                _take_any_size(module)
+                generalise(module)
         except MemsrError:
             raise
         except Exception as error:  # torch raises whatever the damage leads to
@@ -138,47 +136,14 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
     return module, assumed
 
 
-def _forget_ranges_of_formulas(program: torch.export.ExportedProgram) -> None:
-    """Let torch's decompositions take a program that was exported for sizes of 2*h.
-
-    They fail on the range of that; and where they ask about h, of which a file does not keep the example, only of 2*h.
-    """
-    values = (node.meta.get("val") for node in program.graph.nodes)
-    sizes = next((value.fake_mode.shape_env for value in values if isinstance(value, FakeTensor)), None)
-    if sizes is not None:
-        for formula in [size for size in sizes.var_to_range if not size.is_Symbol]:
-            del sizes.var_to_range[formula]
-            _give_example(sizes, formula)
-
-
-def _give_example(sizes: Any, formula: Any) -> None:
-    """Tell torch of the h for which 2*h + 1 is what it is in the example."""
-    examples = getattr(sizes, "backed_var_to_val", None) or getattr(sizes, "var_to_val", {})  # as torch < 2.10 calls it
-    if len(formula.free_symbols) != 1 or formula not in examples:
-        return
-    (symbol,) = formula.free_symbols
-    times, more = formula.coeff(symbol, 1), formula.coeff(symbol, 0)
-    if symbol not in examples and times.is_Integer and times != 0 and formula == times * symbol + more:
-        found = (examples[formula] - more) / times
-        if found.is_Integer:
-            examples[symbol] = found
-
-
-def _generalise(module: Any) -> None:
-    """Let a network take any number of images, in float64 too; and of any size, where that is not one.
+def _take_any_size(module: Any) -> None:
+    """Let a network take images of any size, where that is not one: its hooks ask for what `say_sizes` has told.
 
     module   a GraphModule of torch.fx
-
-    Its hooks ask for the sizes that it was exported for, which `say_sizes` has told.
     """
     if any(node.op == "placeholder" and _is_of_any_size(node) for node in module.graph.nodes):
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
-    restore_shuffles(module.graph)
-    flatten_pixels(module.graph)
-    free_batch(module.graph)
-    forget_dtypes(module)
-    module.recompile()
 
 
 def _is_of_any_size(image: Any) -> bool:

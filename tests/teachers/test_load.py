@@ -816,6 +816,33 @@ def test_a_pt2_has_parts_without_gradients_and_weights_in_integers(tmp_path: Pat
     require_same_by_pt2(Frozen().eval(), tmp_path)
 
 
+class Written(nn.Module):
+    """A feature map, and what is the same memory under another name; an activation in place writes into both."""
+
+    def __init__(self, alias: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.alias = alias
+        self.head, self.body = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.tail = nn.Conv2d(4, 12, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(x)
+        y = y + self.body(nn.functional.leaky_relu(self.alias(y), 0.1, inplace=True))
+        return torch.pixel_shuffle(self.tail(y), 2)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "alias",
+    [nn.Dropout(0.1).eval(), nn.Dropout(0.0), lambda y: y.expand_as(y)],
+    ids=["dropout", "dropout of nothing", "expand_as"],
+)
+def test_a_write_in_a_pt2_reaches_every_name_of_its_memory(alias: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    """Some are copies in what torch's run_decompositions() makes of the program, which loses the write."""
+    torch.manual_seed(0)
+    require_same_by_pt2(Written(alias).eval(), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("most", "words"),
     [

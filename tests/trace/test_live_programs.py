@@ -253,6 +253,38 @@ def test_what_autocast_rounds_is_refused_as_casts_are(strict: bool, tmp_path: Pa
         read_teacher(tmp_path / "a.pt2", probe=False)
 
 
+class InPart(nn.Module):
+    """A part within `torch.no_grad()`, with one within that, gives two feature maps: graphs of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.side, self.tail = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(8, 12, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.head(x)
+            with torch.enable_grad():
+                y = F.relu(y)
+            z = self.side(x) * 0.5
+        return F.pixel_shuffle(self.tail(torch.cat((y, z), 1)), 2)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_parts_without_gradients_are_read(strict: bool) -> None:
+    """They were taken for graphs without their weights."""
+    network = InPart().eval()
+    program = torch.export.export(network, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,), strict=strict)
+    assert "submod" in str(program.graph)
+    x = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    traced = trace(program.module())
+    torch.testing.assert_close(GraphModule(traced.graph)(x), network.double()(x).detach(), rtol=0, atol=1e-12)
+
+
 def test_autocast_that_is_off_is_read() -> None:
     network = InHalves(nn.ZeroPad2d(1)).eval()
     network.enabled = False

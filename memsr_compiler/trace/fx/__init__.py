@@ -2,6 +2,6 @@
 
 tracers, asked             the graph, by either tracer; what code asks on the way is answered
 renamed                    names that neither tracer can write into code
-programs, needed           whether a graph is all that runs, and what of it the result needs
+programs, regions, needed  whether a graph is all that runs; parts that are graphs of their own; what the result needs
 reader, unchanged          nodes as operations; whether tensors of numbers are the same at each
 """

@@ -18,6 +18,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
+from memsr_compiler.trace.fx.regions import has_regions, inline_regions, list_regions
 from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
@@ -42,11 +43,17 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
 
 def require_whole(model: nn.Module) -> None:
     """Raises InvalidInput for forms of programs of torch.export that lack their weights, or that torch cannot copy."""
+    regions = {
+        f"{path}.{name}".lstrip(".")
+        for path, program in model.named_modules()
+        if isinstance(program, fx.GraphModule)
+        for name in list_regions(program)
+    }
     for path, module in model.named_modules():
         what = ""
         if f"{type(module).__module__}.{type(module).__name__}" == _UNFLATTENED:
             what = "what torch.export.unflatten makes of a program, which torch cannot copy"
-        elif isinstance(module, fx.GraphModule) and _takes_weights(module.graph):
+        elif isinstance(module, fx.GraphModule) and _takes_weights(module.graph) and path not in regions:
             what = "the graph_module of a program of torch.export, which lacks its weights"
         if what:
             raise InvalidInput(f"{path or 'the network'}: it is {what}; give program.module()")
@@ -78,12 +85,18 @@ def without_guards(model: nn.Module) -> nn.Module:
             delattr(program, str(node.target))
         if guards and not any(isinstance(side, int) for side in _shape_of(program)[-2:]):
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
-        restore_shuffles(program.graph)
-        flatten_pixels(program.graph)
-        free_batch(program.graph)
-        forget_dtypes(program)
-        program.recompile()
+        generalise(program)
     return model
+
+
+def generalise(program: fx.GraphModule) -> None:
+    """Let a program of torch.export take any number of images, in float64 too; what it computes stays the same."""
+    inline_regions(program)
+    restore_shuffles(program.graph)
+    flatten_pixels(program.graph)
+    free_batch(program.graph)
+    forget_dtypes(program)
+    program.recompile()
 
 
 def _is_exported(module: nn.Module) -> bool:
@@ -91,6 +104,7 @@ def _is_exported(module: nn.Module) -> bool:
         bool(_list_guards(module))
         or bool(_shape_of(module))
         or has_dtypes(module)
+        or has_regions(module)
         or has_shuffles(module.graph)
         or integers_of_image(module.graph) is not None
     )

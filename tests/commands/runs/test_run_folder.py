@@ -14,10 +14,10 @@ from helpers.command_line import Run, must_refuse
 from helpers.training import draw_picture, forget_accelerator, forget_options, write_photographs
 from PIL import Image
 
-from memsr_compiler.commands.runs import run_folder
 from memsr_compiler.commands.interface.output import Talk
-from memsr_compiler.commands.runs.run_folder import CONFIG, DATA, hold_run, keep_data, list_changes
 from memsr_compiler.commands.interface.training_options import TrainingOptions
+from memsr_compiler.commands.runs import run_folder
+from memsr_compiler.commands.runs.run_folder import CONFIG, DATA, hold_run, keep_data, list_changes
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import hold_folder
 from memsr_compiler.training.recipe import Recipe
