@@ -27,6 +27,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
+from memsr_compiler.teachers.pt2_arithmetic import find_endless
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
@@ -41,7 +42,7 @@ _ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\
 _WRAPPED = re.compile(r"torch\.ops\.higher_order\.(wrap_with_(set_grad_enabled|autocast)|cond)")
 _SIZE_ARITHMETIC = re.compile(
     r"_operator\.(add|sub|mul|floordiv|truediv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|getitem)"
-    r"|torch\.sym_\w+|math\.\w+"
+    r"|torch\.sym_\w+|math\.(trunc|ceil|floor|sqrt)"
 )
 _PLAIN_TEXT = re.compile(r"[\w.:+-]*")
 _EQUATION = re.compile(r"[\w.,> -]*")  # of einsum, "om,micd->oicd"
@@ -91,7 +92,8 @@ def suspicions(data: bytes) -> list[str]:
         for kind in ("weights", "constants"):
             config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
             reasons += _payload_suspicions(config, f"data/{kind}/", contents)
-        reasons += _json_suspicions(json.loads(contents["models/model.json"]))
+        model = json.loads(contents["models/model.json"])
+        reasons += [*_json_suspicions(model), *find_endless(model)]
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidInput(

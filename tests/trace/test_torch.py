@@ -83,6 +83,13 @@ def inplace_sub(x: Tensor) -> Tensor:
     return x * 2 + x
 
 
+def write_channels(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, 0] = 2 * F.relu(x[:, 1])
+    y[:, -1] = 0.5
+    return y
+
+
 def twice(x: Tensor) -> Tensor:
     return torch.cat([x, 0.5 - x.flip(1)], 1)
 
@@ -194,6 +201,7 @@ SAME: dict[str, tuple[Between, int]] = {
         lambda x: F.instance_norm(x, BOUNDS.flatten(), BOUNDS.flatten(), None, BOUNDS.flatten(), False),
         3,
     ),
+    "select_scatter": (lambda x: torch.select_scatter(x, x[:, 0] + x[:, 1], 1, -1), 3),
     "maximum of channels": (lambda x: torch.max(x, 1, keepdim=True)[0], 1),
     "maximum of channels, by name": (lambda x: x.max(dim=1)[0].unsqueeze(1), 1),
     "minimum of channels": (lambda x: x.min(-3, True).values, 1),
@@ -309,6 +317,11 @@ REFUSED: dict[str, tuple[Between, str]] = {
     "flip of pixels": (lambda x: x.flip(3), "it mirrors the image"),
     "x[:, :, 0]": (lambda x: x[:, :, 0:1] + x, "it takes part of axis 2"),
 }
+
+
+def test_channels_may_be_written() -> None:
+    """Assignments are left to torch.export."""
+    same(Stem(write_channels), "exported")
 
 
 @pytest.mark.parametrize("name", REFUSED)

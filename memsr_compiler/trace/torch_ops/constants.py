@@ -13,7 +13,7 @@ from memsr_compiler.trace import spread
 from memsr_compiler.trace.builder import Builder
 from memsr_compiler.trace.spread import Spread
 from memsr_compiler.trace.torch_ops.registry import word
-from memsr_compiler.trace.torch_ops.shape import expand, select
+from memsr_compiler.trace.torch_ops.shape import expand, select, unsqueeze
 from memsr_compiler.trace.views import View
 
 
@@ -21,6 +21,13 @@ from memsr_compiler.trace.views import View
 def full_like(b: Builder, x: View, fill_value: Any, **_: object) -> View:
     """A feature map of one number: 0 x + that."""
     return b.affine(x, 0.0, torch.as_tensor(fill_value, dtype=torch.float64).reshape(()))
+
+
+@word("fill")
+def fill(b: Builder, x: View, value: Any) -> View:
+    """The same in place of a feature map, or of one of its channels."""
+    whole = unsqueeze(b, x, 1) if len(x.axes) == 3 else x
+    return View(full_like(b, whole, value).op, x.axes)
 
 
 @word("zeros_like")

@@ -198,6 +198,14 @@ def slice_scatter(
     return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
 
 
+@word("select_scatter")
+def select_scatter(b: Builder, x: View, src: View, dim: int, index: int) -> View:
+    if dim % 4 != 1:
+        b.refuse(f"it writes into one place of axis {dim}", "a plain network treats every pixel alike")
+    width = b.channels(x)
+    return select(b, cat(b, [x, unsqueeze(b, src, 1)], 1), [width if c == index % width else c for c in range(width)])
+
+
 @word("copy")
 def copy(b: Builder, x: View, src: View, non_blocking: bool = False) -> View:
     return src
