@@ -41,6 +41,7 @@ from memsr_compiler.teachers.state_dict import check_tensors, widen
 from memsr_compiler.teachers.teacher import Range, Teacher
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread, prepare
+from memsr_compiler.trace.fx.casts import range_of_integers
 
 log = logging.getLogger(__name__)
 STATE_DIGEST = 64  # letters of the SHA-256 at the start of `training.checkpoints`
@@ -136,6 +137,7 @@ def _load(
         else:
             remarks = _plain_remarks(path)
             network, exported = _load_pt2(data, allow_pickle) if kind == "pt2" else (_load_onnx(path), exported)
+            remarks = replace(remarks, input_range=remarks.input_range or range_of_integers(network))
         if input_range is not None and remarks.input_range not in (None, input_range):
             low, high = remarks.input_range
             raise InvalidInput(f"takes values from {low:g} to {high:g}. Leave --input-range out.")

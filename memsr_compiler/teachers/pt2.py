@@ -29,7 +29,7 @@ from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_arithmetic import find_endless
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
-from memsr_compiler.trace.fx.casts import refuse_autocast, tell_integers
+from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
 
 _RECORDS = re.compile(
@@ -125,7 +125,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 program._guards_code = []  # it is told, and text that torch would compute
                 module: Any = program.module(check_guards=False)
                 assumed = (*assumed, *tell_integers(module.graph))
-                module.meta[TOLD] = True
+                module.meta |= {TOLD: True, INTEGERS: integers_of_image(module.graph)}
                 _take_any_size(module)
                 generalise(module)
         except MemsrError:

@@ -16,6 +16,7 @@ from memsr_compiler.plain.info import Takes, require_range
 from memsr_compiler.plain.network import PlainNet
 from memsr_compiler.torch_helpers import first_weight, unwrap
 from memsr_compiler.trace.approximate.freeze import Frozen
+from memsr_compiler.trace.fx.casts import range_of_integers
 from memsr_compiler.trace.kept.held_values import leaving_nothing
 from memsr_compiler.trace.trace import Traced
 
@@ -91,7 +92,7 @@ TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
     """The teacher that a person means: a `Teacher`, a module of theirs, or a file.
 
-    input_range   replaces what the teacher says; None: that, or 0 to 1 for a module
+    input_range   replaces what the teacher says; None: that, or 0 to 1 for a module, 0 to 255 for one that takes uint8
     plain         a plain network's file is taken too
 
     Of a file it is probed what the file does not say, see `read_teacher`.
@@ -121,7 +122,10 @@ def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Tea
     if isinstance(source, PlainNet):
         return _plain_teacher(source, None)
     if isinstance(source, nn.Module):
-        return Teacher(module=unwrap(source), assumed=(assume_range((0.0, 1.0)),))
+        known = range_of_integers(source)
+        return Teacher(
+            module=unwrap(source), input_range=known or (0.0, 1.0), assumed=() if known else (assume_range((0.0, 1.0)),)
+        )
     if not isinstance(source, (str, PathLike)):
         raise InvalidInput(
             "a teacher is wanted: what read_teacher gives, a torch.nn.Module, or a file's path; "

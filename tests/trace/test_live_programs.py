@@ -156,6 +156,21 @@ def test_images_of_bytes_are_read_as_numbers_of_the_same_values(
     assert traced.assumed == ("its images, of uint8, are given as floating-point numbers of the same values",)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_images_of_bytes_have_values_up_to_255(tmp_path: Path) -> None:
+    """Which was told as 0 to 1, and written into the plain network."""
+    program = torch.export.export(
+        OfBytes(lambda x: x / 255).eval(), (torch.zeros(2, 3, 9, 8, dtype=torch.uint8),), dynamic_shapes=(FREE,)
+    )
+    torch.export.save(program, tmp_path / "a.pt2")
+    for teacher in (program.module(), read_teacher(tmp_path / "a.pt2", probe=False)):
+        info = compile_to_plain(teacher).info
+        assert info.input_range == (0.0, 255.0)
+        assert not [words for words in info.assumed if words.startswith("input values")]
+    with pytest.raises(InvalidInput, match="takes values from 0 to 255"):
+        read_teacher(tmp_path / "a.pt2", input_range=(0.0, 1.0), probe=False)
+
+
 @pytest.mark.parametrize("scale", [lambda x: (x - 128) / 128, lambda x: (x * 2).float(), lambda x: (x >> 1).float()])
 def test_what_bytes_are_computed_with_is_not(scale: Callable[[Tensor], Tensor]) -> None:
     """100 - 128 is 228 there."""

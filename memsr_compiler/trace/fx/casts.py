@@ -63,6 +63,18 @@ def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
     return image.dtype if image is not None and image.dim() in (3, 4) and _is_whole(image) else None
 
 
+def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
+    """The input values of a program that takes images of uint8, which can be no others; None of all else."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    kind = model.meta.get(INTEGERS) or integers_of_image(model.graph)
+    return (0.0, 255.0) if kind == torch.uint8 else None
+
+
+INTEGERS = "memsr_compiler.integers"
+"""In the notes of a program from a file, the type of integers of which it took its image."""
+
+
 def _is_whole(value: Tensor) -> bool:
     return not (value.is_floating_point() or value.is_complex())
 
