@@ -27,7 +27,6 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
-from memsr_compiler.teachers.pt2_arithmetic import find_endless
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
@@ -92,8 +91,7 @@ def suspicions(data: bytes) -> list[str]:
         for kind in ("weights", "constants"):
             config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
             reasons += _payload_suspicions(config, f"data/{kind}/", contents)
-        model = json.loads(contents["models/model.json"])
-        reasons += [*_json_suspicions(model), *find_endless(model)]
+        reasons += _json_suspicions(json.loads(contents["models/model.json"]))
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidInput(

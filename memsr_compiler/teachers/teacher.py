@@ -103,6 +103,11 @@ def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: 
     teacher = _teacher(source, input_range, plain)
     if input_range is None:
         return teacher
+    known = range_of_integers(source) if isinstance(source, nn.Module) else None
+    if known not in (None, input_range):
+        raise InvalidInput(
+            f"the network takes images of uint8, values from 0 to 255; leave input_range={input_range} out"
+        )
     assumed = tuple(words for words in teacher.assumed if not words.startswith(_RANGE_WORDS))
     return replace(teacher, input_range=input_range, assumed=assumed, traced=None)
 

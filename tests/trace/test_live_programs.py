@@ -17,6 +17,7 @@ from torch.export import Dim
 from memsr_compiler import compile_to_plain
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
 from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.teacher import as_teacher
 from memsr_compiler.trace.trace import GraphModule, trace
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
@@ -169,6 +170,10 @@ def test_images_of_bytes_have_values_up_to_255(tmp_path: Path) -> None:
         assert not [words for words in info.assumed if words.startswith("input values")]
     with pytest.raises(InvalidInput, match="takes values from 0 to 255"):
         read_teacher(tmp_path / "a.pt2", input_range=(0.0, 1.0), probe=False)
+    for network in (program.module(), nn.Sequential(program.module())):
+        assert as_teacher(network).input_range == (0.0, 255.0)
+        with pytest.raises(InvalidInput, match="takes images of uint8, values from 0 to 255"):
+            as_teacher(network, input_range=(0.0, 1.0))
 
 
 @pytest.mark.parametrize("scale", [lambda x: (x - 128) / 128, lambda x: (x * 2).float(), lambda x: (x >> 1).float()])
@@ -395,3 +400,33 @@ def test_what_was_exported_in_training_is_told_to_export_again() -> None:
     program = torch.export.export(network.train(), (torch.rand(2, 3, 9, 8),), dynamic_shapes=(FREE,))
     with pytest.raises(InvalidInput, match=r"draws random numbers as it runs; export network.eval\(\) again"):
         trace(program.module())
+
+
+def in_place_of_a_row(y: Tensor) -> Tensor:
+    return torch.select_scatter(y, 2 * y[:, 1], 1, 0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+@pytest.mark.parametrize("turn", [lambda y: y.flip(1), lambda y: y + y.amax(1, keepdim=True), in_place_of_a_row])
+@pytest.mark.parametrize("free", [None, {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}])
+def test_axes_of_single_images_are_no_axes_of_batches(
+    turn: Callable[[Tensor], Tensor], free: dict[int, Any] | None, tmp_path: Path
+) -> None:
+    """Programs for (C, H, W) are read as for a batch of one, in which another axis is the first: rows were channels."""
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), OfAxes(turn), nn.PixelShuffle(2)).eval()
+    program = torch.export.export(network, (torch.rand(3, 9, 8),), dynamic_shapes=(free,) if free else None)
+    torch.export.save(program, tmp_path / "a.pt2")
+    refused = pytest.raises(InvalidInput, match=r"exported for single images .* something else to a batch of one")
+    with refused:
+        trace(program.module())
+    with refused:
+        read_teacher(tmp_path / "a.pt2", probe=False)
+
+
+class OfAxes(nn.Module):
+    def __init__(self, turn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.turn(y)

@@ -65,10 +65,9 @@ def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
 
 def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
     """The input values of a program that takes images of uint8, which can be no others; None of all else."""
-    if not isinstance(model, fx.GraphModule):
-        return None
-    kind = model.meta.get(INTEGERS) or integers_of_image(model.graph)
-    return (0.0, 255.0) if kind == torch.uint8 else None
+    programs = (part for part in model.modules() if isinstance(part, fx.GraphModule))
+    kinds = (program.meta.get(INTEGERS) or integers_of_image(program.graph) for program in programs)
+    return (0.0, 255.0) if torch.uint8 in kinds else None
 
 
 INTEGERS = "memsr_compiler.integers"

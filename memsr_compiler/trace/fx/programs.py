@@ -20,6 +20,8 @@ from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
 from memsr_compiler.trace.fx.regions import has_regions, inline_regions, list_regions
 from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
+from memsr_compiler.trace.fx.single_images import require_same_of_batch, run_on_single
+from memsr_compiler.trace.fx.size_arithmetic import require_short_numbers
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
 _OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
@@ -90,13 +92,21 @@ def without_guards(model: nn.Module) -> nn.Module:
 
 
 def generalise(program: fx.GraphModule) -> None:
-    """Let a program of torch.export take any number of images, in float64 too; what it computes stays the same."""
+    """Let a program of torch.export take any number of images, in float64 too; what it computes stays the same.
+
+    Raises InvalidInput for one whose sizes take too long to compute, or that was exported for single images and does
+    something else to a batch of one.
+    """
     inline_regions(program)
+    require_short_numbers(program.graph)
+    single = run_on_single(program)
     restore_shuffles(program.graph)
     flatten_pixels(program.graph)
     free_batch(program.graph)
     forget_dtypes(program)
     program.recompile()
+    if single is not None:
+        require_same_of_batch(program, *single)
 
 
 def _is_exported(module: nn.Module) -> bool:

@@ -56,4 +56,5 @@ def _inline(program: fx.GraphModule, call: fx.Node, part: fx.Node, given: tuple[
     program.graph.erase_node(call)
     if not part.users:
         program.graph.erase_node(part)
-        program.delete_submodule(path)
+        if not program.graph.find_nodes(op="get_attr", target=part.target):
+            program.delete_submodule(path)

@@ -183,27 +183,27 @@ def slice_axis(
 def slice_scatter(
     b: Builder, x: View, src: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> View:
-    if dim % 4 != 1:
-        whole = (
-            start in (None, 0)
-            and step == 1
-            and (end is None or end == x.shape[dim] or (isinstance(end, int) and end >= 2**31))
-        )
-        if not whole:
-            b.refuse(f"it writes into part of axis {dim}", "a plain network treats every pixel alike")
+    axis = dim % len(x.axes)
+    to_the_end = end is None or end == x.shape[axis] or (isinstance(end, int) and end >= 2**31)
+    if start in (None, 0) and step == 1 and to_the_end:
         return src
-    width = b.channels(x)
-    written = list(range(width))[slice(start, end, step)]
-    both = cat(b, [x, src], 1)
-    return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
+    return _write(b, x, src, axis, slice(start, end, step))
 
 
 @word("select_scatter")
 def select_scatter(b: Builder, x: View, src: View, dim: int, index: int) -> View:
-    if dim % 4 != 1:
-        b.refuse(f"it writes into one place of axis {dim}", "a plain network treats every pixel alike")
+    axis = dim % len(x.axes)
+    return _write(b, x, unsqueeze(b, src, axis), axis, slice(index, index + 1 or None))
+
+
+def _write(b: Builder, x: View, src: View, axis: int, places: slice) -> View:
+    """Channels of a feature map, some of them in place of others."""
+    if len(x.axes) != 4 or axis != 1:
+        b.refuse(f"it writes into part of axis {axis}", "a plain network treats every pixel alike")
     width = b.channels(x)
-    return select(b, cat(b, [x, unsqueeze(b, src, 1)], 1), [width if c == index % width else c for c in range(width)])
+    written = list(range(width))[places]
+    both = cat(b, [x, src], 1)
+    return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
 
 
 @word("copy")
