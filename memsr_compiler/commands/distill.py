@@ -17,10 +17,10 @@ from memsr_compiler.commands.given.own_code import digest_code
 from memsr_compiler.commands.interface.options import QuantizeOptions, ReadingOptions
 from memsr_compiler.commands.interface.output import Talk, is_first, silence_others
 from memsr_compiler.commands.interface.training_options import DistillOptions
+from memsr_compiler.commands.runs.choices import Choices, choose, settle
+from memsr_compiler.commands.runs.common import Bench, read_data, recipe, show_progress, tell
 from memsr_compiler.commands.runs.run_folder import hold_run, record_of, steps_taken
-from memsr_compiler.commands.runs.training_choices import Choices, choose, settle
-from memsr_compiler.commands.runs.training_common import Bench, read_data, recipe, show_progress, tell
-from memsr_compiler.commands.students.student_common import Source, read_source, require_relus
+from memsr_compiler.commands.students.common import Source, read_source, require_relus
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.locks import keep_temporary_files
 from memsr_compiler.plain.balance import balance_channels

@@ -12,7 +12,7 @@ from memsr_compiler.commands.given.material import read_material
 from memsr_compiler.commands.interface.check_outputs import check_outputs
 from memsr_compiler.commands.interface.options import ExportOptions
 from memsr_compiler.commands.interface.output import Talk
-from memsr_compiler.commands.students.student_common import require_relus
+from memsr_compiler.commands.students.common import require_relus
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr
 from memsr_compiler.locks import keep_temporary_files

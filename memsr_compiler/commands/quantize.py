@@ -19,7 +19,7 @@ from memsr_compiler.commands.given.networks import network_file, open_network
 from memsr_compiler.commands.interface.check_outputs import check_outputs
 from memsr_compiler.commands.interface.options import QuantizeOptions, TeacherOptions
 from memsr_compiler.commands.interface.output import Talk, finite
-from memsr_compiler.commands.students.student_common import require_relus
+from memsr_compiler.commands.students.common import require_relus
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, mean_psnr

@@ -19,7 +19,7 @@ from memsr_compiler.commands.interface.options import ShrinkOptions, TeacherOpti
 from memsr_compiler.commands.interface.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.results.approximation import frozen_data, tell_frozen
 from memsr_compiler.commands.results.pictures import PICTURES, Images, draw_pictures
-from memsr_compiler.commands.students.student_common import (
+from memsr_compiler.commands.students.common import (
     Source,
     cost_cells,
     cost_data,

@@ -13,7 +13,7 @@ from memsr_compiler.commands.given.material import read_material
 from memsr_compiler.commands.interface.check_outputs import check_outputs, write_page
 from memsr_compiler.commands.interface.options import ReadingOptions, SimilarityOptions, TeacherOptions
 from memsr_compiler.commands.interface.output import Talk
-from memsr_compiler.commands.students.student_common import Source, read_source
+from memsr_compiler.commands.students.common import Source, read_source
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.evaluation.cka import linear_cka
 from memsr_compiler.files import atomic_write

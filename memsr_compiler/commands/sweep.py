@@ -13,8 +13,8 @@ from memsr_compiler.commands.interface.check_outputs import check_outputs
 from memsr_compiler.commands.interface.options import SweepOptions, TeacherOptions
 from memsr_compiler.commands.interface.output import Talk, finite, is_first, silence_others, widths_text
 from memsr_compiler.commands.results.approximation import frozen_data, tell_frozen
+from memsr_compiler.commands.students.common import cost_cells, cost_data, read_source
 from memsr_compiler.commands.students.curve import require_plot_name, write_plot, write_table
-from memsr_compiler.commands.students.student_common import cost_cells, cost_data, read_source
 from memsr_compiler.commands.students.sweeper import Entry, Place, Sweeper, describe_work
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.reports.text import format_decibels

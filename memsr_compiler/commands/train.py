@@ -13,9 +13,9 @@ from memsr_compiler.commands.given.own_code import digest_code
 from memsr_compiler.commands.given.teachers import parse_arguments
 from memsr_compiler.commands.interface.output import Talk, is_first, silence_others
 from memsr_compiler.commands.interface.training_options import TrainOptions
+from memsr_compiler.commands.runs.choices import choose, settle
+from memsr_compiler.commands.runs.common import read_data, recipe, show_progress, tell
 from memsr_compiler.commands.runs.run_folder import hold_run, record_of, steps_taken
-from memsr_compiler.commands.runs.training_choices import choose, settle
-from memsr_compiler.commands.runs.training_common import read_data, recipe, show_progress, tell
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.files import atomic_write
 from memsr_compiler.lowering.compile import compile_to_plain

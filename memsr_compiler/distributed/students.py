@@ -60,7 +60,7 @@ class DeriveStudents:
         Raises InvalidInput for what cannot be read or does not fit, UnsupportedModel as `read_teacher` does,
         ExportError where the folder cannot be made.
         """
-        from memsr_compiler.commands.students.student_common import (
+        from memsr_compiler.commands.students.common import (
             read_source,  # with torch; workers that enlarge have none
         )
         from memsr_compiler.commands.students.sweeper import Place, Sweeper, describe_work

@@ -35,7 +35,7 @@ def test_what_is_read_wrong_is_refused(
     rest = {"convert": out, "verify": (model,), "inspect": (), "shrink": ("--width", 8, *out)}
     words = "is read as another network than ONNX Runtime makes of it"
     if command == "shrink":  # which knows a plain network of ours by its metadata
-        monkeypatch.setattr("memsr_compiler.commands.students.student_common.is_plain", lambda _: False)
+        monkeypatch.setattr("memsr_compiler.commands.students.common.is_plain", lambda _: False)
     assert words in must_refuse(run, tmp_path, (command, model, *rest[command]), str(model)).replace("\n", " ")
 
 

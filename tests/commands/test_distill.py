@@ -133,7 +133,7 @@ def test_the_rate_is_by_the_students_depth_and_recorded(
     run: Run, distill: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, deep in (("shallow", 6), ("deep", 5)):  # the student has 5 layers
-        monkeypatch.setattr("memsr_compiler.commands.runs.training_choices.DEEP", deep)
+        monkeypatch.setattr("memsr_compiler.commands.runs.choices.DEEP", deep)
         status, _, err = run(*distill(name, "--steps", 1, "-q"))
         assert status == 0, err
     rates = [(tmp_path / name / "config.yaml").read_text() for name in ("shallow", "deep")]

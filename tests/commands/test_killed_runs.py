@@ -17,7 +17,7 @@ pytest.importorskip("fcntl", reason="needs fork")
 Command = Callable[..., list[object]]
 
 LOOP, COMMON, CHECKPOINTS = (
-    f"memsr_compiler.{name}" for name in ("training.loop", "commands.runs.training_common", "training.checkpoints")
+    f"memsr_compiler.{name}" for name in ("training.loop", "commands.runs.common", "training.checkpoints")
 )
 
 

@@ -18,8 +18,8 @@ from helpers.two_processes import run_two
 from memsr_compiler.analysis.cost import cost_of_layers
 from memsr_compiler.commands import sweep
 from memsr_compiler.commands.students import sweeper
+from memsr_compiler.commands.students.common import derive
 from memsr_compiler.commands.students.curve import Row, write_table
-from memsr_compiler.commands.students.student_common import derive
 from memsr_compiler.commands.students.sweeper import Entry, Place
 from memsr_compiler.images.files import sample_photographs, write_image
 from memsr_compiler.images.resize import resize

@@ -13,7 +13,7 @@ import torch
 from helpers.command_line import Run
 from helpers.training import forget_accelerator, write_photographs
 
-from memsr_compiler.commands.runs.training_common import default_cache
+from memsr_compiler.commands.runs.common import default_cache
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.load import load_plain
 from memsr_compiler.teachers.load import read_teacher

@@ -22,7 +22,7 @@ from helpers.teachers import write_teacher
 
 from memsr_compiler import compile_to_plain, export_onnx
 from memsr_compiler.commands.students import sweeper
-from memsr_compiler.commands.students.student_common import derive
+from memsr_compiler.commands.students.common import derive
 from memsr_compiler.distributed import DeriveStudents, write_curve
 from memsr_compiler.errors import ExportError, InvalidInput
 from memsr_compiler.images.files import sample_photographs, write_image

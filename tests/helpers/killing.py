@@ -105,12 +105,12 @@ MOMENTS = {
     "os.fsync": 30,
     "os.mkdir": 3,
     "pathlib.Path.unlink": 12,
-    "memsr_compiler.commands.runs.training_common.Bench.psnr": 4,  # in validation
+    "memsr_compiler.commands.runs.common.Bench.psnr": 4,  # in validation
     "memsr_compiler.training.loop._Stepper.take": 6,  # between two checkpoints
     "memsr_compiler.training.progress.Log.add": 4,
     "memsr_compiler.training.checkpoints.save_step": 4,
     "memsr_compiler.training.checkpoints.save": 8,
-    "memsr_compiler.commands.runs.training_common.tell": 1,  # all is done
+    "memsr_compiler.commands.runs.common.tell": 1,  # all is done
 }
 """Functions of a run by name, and how often it calls them, about."""
 

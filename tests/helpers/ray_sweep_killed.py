@@ -17,7 +17,7 @@ from typing import Any
 from helpers.examples import load_example
 
 from memsr_compiler.commands.students import sweeper
-from memsr_compiler.commands.students.student_common import derive
+from memsr_compiler.commands.students.common import derive
 from memsr_compiler.distributed import DeriveStudents
 
 BUDGETS = ("width 4", "width 8", "width 12")

@@ -25,8 +25,8 @@ from memsr_compiler.commands.given.own_code import digest_code
 from memsr_compiler.commands.interface.budgets import name_student
 from memsr_compiler.commands.interface.options import StudentOptions, TeacherOptions
 from memsr_compiler.commands.interface.output import Step, Talk
+from memsr_compiler.commands.students.common import Source, derive
 from memsr_compiler.commands.students.curve import BICUBIC, TEACHERS, Row
-from memsr_compiler.commands.students.student_common import Source, derive
 from memsr_compiler.errors import ExportError
 from memsr_compiler.evaluation.image_sets import ImageSet, read_image_set
 from memsr_compiler.evaluation.scores import enlarge, enlarge_bicubic, mean_psnr

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memsr_compiler.commands.interface.training_options import DistillOptions, TrainOptions
-from memsr_compiler.commands.runs.training_choices import BEST, INTEGERS, PUBLISHED, Choices, choose, settle
+from memsr_compiler.commands.runs.choices import BEST, INTEGERS, PUBLISHED, Choices, choose, settle
 
 
 def distill(**given: Any) -> DistillOptions:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from memsr_compiler.arithmetic import name_arithmetic
 from memsr_compiler.commands.interface.output import Talk
 from memsr_compiler.commands.interface.training_options import TrainingOptions
+from memsr_compiler.commands.runs.choices import Choices
 from memsr_compiler.commands.runs.run_folder import CODE, begin, digest_tests, keep_data
-from memsr_compiler.commands.runs.training_choices import Choices
 from memsr_compiler.errors import InvalidInput, MemsrError, say_missing
 from memsr_compiler.evaluation.image_sets import SSIM_WINDOW, TestImage, read_test_images
 from memsr_compiler.evaluation.scores import Score, evaluate, evaluate_bicubic, mean
