@@ -50,7 +50,7 @@ def _bits(number: Any) -> int:
 
 
 def _times(exponent: Any) -> int:
-    """How many times as long a power is as its base: too many times, where that is not known."""
+    """The factor by which a power is longer than its base: too large, where that is not known."""
     if isinstance(exponent, float):
         return 1
     return max(1, abs(exponent)) if isinstance(exponent, int) and abs(exponent) <= _LARGEST_EXPONENT else _MOST + 1
