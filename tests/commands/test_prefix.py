@@ -24,7 +24,7 @@ def several(tmp_path: Path) -> Path:
 
 
 def test_every_command_that_takes_an_architecture_takes_a_prefix() -> None:
-    options = json.loads(Path(__file__).with_name("options.json").read_text("utf-8"))
+    options = json.loads((Path(__file__).parent / "interface" / "options.json").read_text("utf-8"))
     reading = {command for command, names in options.items() if "--allow-pickle" in names}
     assert reading == {command for command, names in options.items() if "--prefix" in names}
     assert {"inspect", "convert", "verify", "shrink", "eval", "bench", "upscale", "distill"} <= reading

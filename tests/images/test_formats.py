@@ -93,7 +93,7 @@ def test_without_libvips_too(tmp_path: Path, name: str, monkeypatch: pytest.Monk
     words, content = BY_HAND[name]
     (tmp_path / name).write_bytes(content)
     for module in ("opening", "decode"):
-        monkeypatch.setattr(f"memsr_compiler.images.{module}.is_installed", lambda: False)
+        monkeypatch.setattr(f"memsr_compiler.images.decoding.{module}.is_installed", lambda: False)
     with pytest.raises(InvalidInput) as caught:
         read_image(tmp_path / name)
     assert words in str(caught.value)

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.torch_helpers import walk
 from memsr_compiler.trace.fx.needed import word_of
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
 
 def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
     """The input values of a program that takes images of uint8, which can be no others; None of all else."""
-    programs = (part for part in model.modules() if isinstance(part, fx.GraphModule))
+    programs = (part for _, part in walk(model) if isinstance(part, fx.GraphModule))
     kinds = (program.meta.get(INTEGERS) or integers_of_image(program.graph) for program in programs)
     return (0.0, 255.0) if torch.uint8 in kinds else None
 
