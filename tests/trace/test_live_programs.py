@@ -430,3 +430,28 @@ class OfAxes(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         return self.turn(y)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+@pytest.mark.parametrize("free", [None, {1: Dim.DYNAMIC, 2: Dim.DYNAMIC}])
+def test_axes_of_single_images_that_are_counted_from_the_end_are_those(
+    free: dict[int, Any] | None, tmp_path: Path
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), OfAxes(lambda y: y.flip(-3)), nn.PixelShuffle(2)).eval()
+    program = torch.export.export(network, (torch.rand(3, 9, 8),), dynamic_shapes=(free,) if free else None)
+    torch.export.save(program, tmp_path / "a.pt2")
+    x = torch.rand(2, 3, 9, 8)
+    for given in (program.module(), program.module(check_guards=False), tmp_path / "a.pt2"):
+        torch.testing.assert_close(compile_to_plain(given)(x), network(x), rtol=0, atol=1e-5)
+
+
+class OfTwo(Padding):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return super().forward(x) + super().forward(y)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
+def test_two_single_images_are_too_many() -> None:
+    program = torch.export.export(OfTwo(nn.ZeroPad2d(1)).eval(), (torch.rand(3, 9, 8), torch.rand(3, 9, 8)))
+    with pytest.raises(UnsupportedModel, match="more than one input"):
+        trace(program.module())
