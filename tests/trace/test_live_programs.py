@@ -451,7 +451,8 @@ class OfTwo(nn.Module):
         self.one = Padding(nn.ZeroPad2d(1))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.one(x) + self.one(y)
+        result: Tensor = self.one(x) + self.one(y)
+        return result
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch.export, about itself
