@@ -44,7 +44,7 @@ SOURCES = {
     "x2-tiny": MLPERF,
     "x2-small": MLPERF,
     "x2-medium": f"{MLPERF}; {LABELS}",
-    "x3-small": IMDN_X3,
+    "x3-small": f"{MLPERF}; labels of {IMDN_X3}",
     "x4-small": f"{MLPERF}; labels of {BASELINE}",
     "x4-medium": BASELINE,
 }
