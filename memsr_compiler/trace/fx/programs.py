@@ -18,7 +18,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
-from memsr_compiler.trace.fx.regions import has_regions, inline_regions, list_regions
+from memsr_compiler.trace.fx.regions import inline_regions, list_regions
 from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
 from memsr_compiler.trace.fx.single_images import require_same_of_batch, run_on_single
 from memsr_compiler.trace.fx.size_arithmetic import require_short_numbers
@@ -114,7 +114,7 @@ def _is_exported(module: nn.Module) -> bool:
         bool(_list_guards(module))
         or bool(_shape_of(module))
         or has_dtypes(module)
-        or has_regions(module)
+        or bool(list_regions(module))
         or has_shuffles(module.graph)
         or integers_of_image(module.graph) is not None
     )

@@ -10,13 +10,8 @@ _GRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Where among its arguments an operation has the graph that it runs; what that takes stands behind it."""
 
 
-def has_regions(program: fx.GraphModule) -> bool:
-    """Whether a part of a program is a graph of its own, for how it is run and not for what it computes."""
-    return any(_graph_at(node) is not None for node in program.graph.nodes)
-
-
 def inline_regions(program: fx.GraphModule) -> None:
-    """Put the nodes of such parts where these are called: on images in float64, without gradients, that is the same.
+    """Put the nodes of these parts where they are called: on images in float64, without gradients, that is the same.
 
     `refuse_autocast` has refused those that round.  All that a part computes with is given to it: it has no weights.
     """
@@ -29,7 +24,7 @@ def inline_regions(program: fx.GraphModule) -> None:
 
 
 def list_regions(program: fx.GraphModule) -> set[str]:
-    """Names of the modules that are such parts."""
+    """Names of the modules that are graphs of their own for how they are run, and not for what they compute."""
     places = ((node, _graph_at(node)) for node in program.graph.nodes)
     return {str(node.args[place].target) for node, place in places if place is not None}
 
