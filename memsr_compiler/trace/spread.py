@@ -132,9 +132,9 @@ def beside(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any
     if name in _BESIDE:
         mapped: tuple[list[Any], dict[str, Any]] = _map((args, kwargs), lambda v: _at_one_place(v, False))
         return mapped
-    if name in _CASTS or name == "expand_as":
+    if name in (*_CASTS, "expand_as", "copy"):
         return [args[0], *_map(args[1:], lambda v: _at_one_place(v, False))], kwargs
-    if name in ("copy", "slice_scatter") and not any(isinstance(v, Spread) for v in _leaves([args[1:], kwargs])):
+    if name == "slice_scatter" and not any(isinstance(v, Spread) for v in _leaves([args[1:], kwargs])):
         return args, kwargs
     return None
 

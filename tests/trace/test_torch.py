@@ -91,6 +91,15 @@ def write_channels(x: Tensor) -> Tensor:
     return y
 
 
+def write_constants(x: Tensor) -> Tensor:
+    y = torch.cat([x, x.relu(), x - 1], 1)
+    y[:, 1:4] = BOUNDS
+    y[:, 4] = BOUNDS[0, 1]
+    y[:, -2:] = BOUNDS[:, :2].expand(-1, -1, *x.shape[2:])
+    y[:, :1].copy_(BOUNDS[:, 2:].expand(len(x), 1, 1, 1))
+    return y[:, :3] + y[:, 3:6] - y[:, 6:]
+
+
 def twice(x: Tensor) -> Tensor:
     return torch.cat([x, 0.5 - x.flip(1)], 1)
 
@@ -315,6 +324,10 @@ REFUSED: dict[str, tuple[Between, str]] = {
         lambda x: (last(x) * torch.rand(1, 1, 10, 1)).permute(0, 3, 1, 2),
         "mul: its axes are no longer|works on axes in another order|differs from pixel to pixel",
     ),
+    "a row written": (
+        lambda x: x.clone().copy_(torch.rand(10)),
+        "copy: .*it writes a constant that differs from pixel to pixel",
+    ),
     "flip of pixels": (lambda x: x.flip(3), "it mirrors the image"),
     "x[:, :, 0]": (lambda x: x[:, :, 0:1] + x, "it takes part of axis 2"),
 }
@@ -323,6 +336,7 @@ REFUSED: dict[str, tuple[Between, str]] = {
 def test_channels_may_be_written() -> None:
     """Assignments are left to torch.export."""
     same(Stem(write_channels), "exported")
+    same(Stem(write_constants), "exported")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -330,6 +344,7 @@ def test_refused(name: str) -> None:
     between, why = REFUSED[name]
     model = Net(between)
     again = (
+        "a row written",
         "columns of channels last",
         "linear of rows",
         "flip of images",

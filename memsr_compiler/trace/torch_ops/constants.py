@@ -30,6 +30,19 @@ def fill(b: Builder, x: View, value: Any) -> View:
     return View(full_like(b, whole, value).op, x.axes)
 
 
+@word("copy")
+def copy(b: Builder, x: Any, src: Any, non_blocking: bool = False) -> Any:
+    """What is written over all of a tensor: over a feature map, or one of its channels, constants too."""
+    if isinstance(src, View):
+        return src
+    of_one = len(x.axes) == 3
+    whole = unsqueeze(b, x, 1) if of_one else x
+    numbers = b.per_channel(src[:, None] if of_one and src.dim() == 3 else src, whole)
+    if numbers is None:
+        b.refuse("it writes a constant that differs from pixel to pixel", "use (1, C, 1, 1), or a number")
+    return View(b.affine(whole, 0.0, numbers).op, x.axes)
+
+
 @word("zeros_like")
 def zeros_like(b: Builder, x: View, **_: object) -> View:
     return full_like(b, x, 0.0)

@@ -206,11 +206,6 @@ def _write(b: Builder, x: View, src: View, axis: int, places: slice) -> View:
     return select(b, both, [width + written.index(c) if c in written else c for c in range(width)])
 
 
-@word("copy")
-def copy(b: Builder, x: View, src: View, non_blocking: bool = False) -> View:
-    return src
-
-
 @word("narrow")
 def narrow(b: Builder, x: View, dim: int, start: int, length: int) -> View:
     last = length != 0 and start + length == 0  # -2 + 2
