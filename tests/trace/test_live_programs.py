@@ -460,3 +460,59 @@ def test_two_single_images_are_too_many() -> None:
     program = torch.export.export(OfTwo().eval(), (torch.rand(3, 9, 8), torch.rand(3, 9, 8)))
     with pytest.raises(UnsupportedModel, match="more than one input"):
         trace(program.module())
+
+
+MEAN = torch.tensor([0.45, 0.44, 0.4], dtype=torch.float64).view(1, 3, 1, 1)
+
+
+class Beside(nn.Module):
+    """What is written in place into a copy of the image, and the image itself."""
+
+    def __init__(self, copy: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.copy = nn.Conv2d(3, 12, 3, padding=1), copy
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.copy(x)
+        y -= 0.5
+        return F.pixel_shuffle(self.head(y.to(x.dtype)), 2) + F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+@pytest.mark.parametrize("free", [None, FREE])
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.to(torch.float32, memory_format=torch.channels_last),
+        lambda x: x.type_as(MEAN),
+        lambda x: x.to(MEAN),
+        lambda x: x - MEAN,
+        lambda x: x + x.mean(1, keepdim=True, dtype=torch.float64),
+    ],
+    ids=["layout", "type and layout", "type_as", "to another", "float64 constant", "float64 mean"],
+)
+def test_what_is_written_into_a_copy_stays_there(
+    copy: Callable[[Tensor], Tensor], free: dict[int, Any] | None, tmp_path: Path
+) -> None:
+    """Casts are taken out of programs, and some of them are copies."""
+    model, x = Beside(copy).eval(), torch.rand(2, 3, 9, 8)
+    program = torch.export.export(model, (x,), dynamic_shapes=(free,) if free else None)
+    torch.export.save(program, tmp_path / "a.pt2")
+    for given in (program.module(), tmp_path / "a.pt2"):
+        plain = compile_to_plain(given, image_skip="outside")
+        torch.testing.assert_close(plain(x), model(x.clone()).to(x.dtype), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("free", [None, FREE])
+def test_what_is_done_to_a_program_is_compared_with_it(
+    free: dict[int, Any] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A mutant of our own: no cast is a copy."""
+    model = Beside(lambda x: x.to(torch.float32, copy=True)).eval()
+    program = torch.export.export(model, (torch.rand(2, 3, 9, 8),), dynamic_shapes=(free,) if free else None)
+    torch.export.save(program, tmp_path / "a.pt2")
+    monkeypatch.setattr("memsr_compiler.trace.fx.casts._makes_a_copy", lambda *_: False)
+    for read in (lambda: trace(program.module()), lambda: read_teacher(tmp_path / "a.pt2", probe=False)):
+        with pytest.raises(UnsupportedModel, match="its program gives something else once casts"):
+            read()

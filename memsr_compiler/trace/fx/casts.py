@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _A = torch.ops.aten
 _CHECK = _A._assert_tensor_metadata.default
-_CASTS = (_A._to_copy.default, _A.to.dtype, _A.to.dtype_layout, _A.to.device, _A.to.other)
+_CASTS = (_A._to_copy.default, _A.to.dtype, _A.to.dtype_layout, _A.to.device, _A.to.other, _A.type_as.default)
 _SELECT = frozenset({
     "alias", "cat", "chunk", "clone", "concat", "concatenate", "contiguous", "detach", "expand", "flatten", "flip",
     "getitem", "index", "index_select", "lift_fresh_copy", "movedim", "narrow", "permute", "pixel_shuffle",
@@ -132,25 +134,34 @@ def forget_dtypes(program: fx.GraphModule) -> None:
         if node.target not in _CASTS or not _is_exact(node):
             continue
         given = node.all_input_nodes[0]
-        copies = given in integers or _makes_a_copy(node)
+        asked = _list_asked(node)
+        copies = given in integers or _makes_a_copy(node, asked)
+        layout = asked.get("memory_format")
         if given.op == "get_attr" and not _is_exact(given):
             _store_as_floats(program, given)
         if not _is_exact(given):
             continue
         if copies:
             node.target, node.args, node.kwargs = _A.clone.default, (given,), {}
+        elif layout not in (None, torch.preserve_format):  # which is a copy too, where the image is not laid out so
+            node.target, node.args, node.kwargs = _A.to.dtype_layout, (given,), {"memory_format": layout}
         else:
             node.replace_all_uses_with(given)
             program.graph.erase_node(node)
 
 
-def _makes_a_copy(cast: fx.Node) -> bool:
+def _list_asked(cast: fx.Node) -> dict[str, Any]:
+    """What a cast is given, by name."""
+    target = cast.target
+    assert isinstance(target, torch._ops.OpOverload), "it is a cast"
+    return dict(zip((argument.name for argument in target._schema.arguments), cast.args, strict=False)) | cast.kwargs
+
+
+def _makes_a_copy(cast: fx.Node, asked: Mapping[str, Any]) -> bool:
     """Whether a cast gives another tensor, in which code may write; where it is exported as functions, none does."""
     if cast.target == _A._to_copy.default:
         return False
-    given, target = cast.all_input_nodes[0].meta.get("val"), cast.target
-    assert isinstance(target, torch._ops.OpOverload), "it is a cast"
-    asked = dict(zip((argument.name for argument in target._schema.arguments), cast.args, strict=False)) | cast.kwargs
+    given = cast.all_input_nodes[0].meta.get("val")
     return bool(asked.get("copy")) or not isinstance(given, Tensor) or given.dtype != cast.meta["val"].dtype
 
 

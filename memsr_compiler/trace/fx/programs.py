@@ -19,8 +19,8 @@ from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
 from memsr_compiler.trace.fx.regions import inline_regions, list_regions
+from memsr_compiler.trace.fx.rewritten import forget_shape, require_same, run_as_made
 from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
-from memsr_compiler.trace.fx.single_images import require_same_of_batch, run_on_single
 from memsr_compiler.trace.fx.size_arithmetic import require_short_numbers
 from memsr_compiler.trace.own_code.own_files import is_foreign
 
@@ -95,18 +95,19 @@ def generalise(program: fx.GraphModule) -> None:
     """Let a program of torch.export take any number of images, in float64 too; what it computes stays the same.
 
     Raises InvalidInput for one whose sizes take too long to compute, or that was exported for single images and does
-    something else to a batch of one.
+    something else to a batch of one; UnsupportedModel where it does something else after all.
     """
     inline_regions(program)
     require_short_numbers(program.graph)
-    single = run_on_single(program)
+    runs = run_as_made(program)
     restore_shuffles(program.graph)
     flatten_pixels(program.graph)
     free_batch(program.graph)
     forget_dtypes(program)
     program.recompile()
-    if single is not None:
-        require_same_of_batch(program, *single)
+    if any(x.dim() == 3 for x, _ in runs):
+        forget_shape(program)
+    require_same(program, runs)
 
 
 def _is_exported(module: nn.Module) -> bool:

@@ -1,53 +1,110 @@
-"""Programs of torch.export for single images (C, H, W), which are read as for batches of one."""
+"""Programs of torch.export as they were made, run beside what they are rewritten into for any image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves
 
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.torch_helpers import copy_module
 
-_SIDE = 12  # where a program does not say for which size it was exported
+_SMALL = ((1, 1), (7, 10))
+"""Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
+_LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
+_FREE = 2  # images, and rows and columns, where a program does not say for how many it was made
+_ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
+"""By how much more a program rounds that takes such images, where float32 is 1."""
 
 
-def run_on_single(program: fx.GraphModule) -> tuple[Tensor, Any] | None:
-    """An image (C, H, W), and what a program makes of it; None of programs for batches, or for several inputs."""
+def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
+    """Images, (N, C, H, W) or (C, H, W), and the tensors that a program makes of each; none for several inputs."""
     inputs = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
     image = inputs[0] if len(inputs) == 1 else None
-    if not isinstance(image, FakeTensor) or image.dim() != 3:
-        return None
-    drawn = torch.rand([_size(side) for side in image.shape], generator=torch.Generator().manual_seed(0))
-    x = (drawn if image.dtype.is_floating_point else drawn * 255).to(image.device, image.dtype)
-    with torch.no_grad():
-        return x, program(x.clone())
+    if not isinstance(image, FakeTensor) or image.dim() not in (3, 4):
+        return []
+    *first, height, width = map(_size, image.shape)
+    copied = copy_module(program, None)  # what it remembers of an image stays out of the program
+    drawn = [_draw([*first, *sides], image) for sides in _SMALL]
+    runs = [(x, made) for x in drawn if (made := _run(copied, x)) is not None]
+    if runs or height * width > _LARGEST:
+        return runs
+    x = _draw([*first, height, width], image)
+    made = _run(copied, x)
+    return [] if made is None else [(x, made)]
 
 
-def require_same_of_batch(program: fx.GraphModule, x: Tensor, expected: Any) -> None:
-    """Raises InvalidInput where a program does something else to a batch of one image than to the image.
+def require_same(program: fx.GraphModule, runs: Sequence[tuple[Tensor, list[Tensor]]]) -> None:
+    """Raises an error where a program makes something else of an image than it did, one image as a batch of one.
 
-    Axes that it counts from the front, `flip(1)` say, are others then.  What torch.export asks of the image's shape
-    before it runs, three axes, is asked no more.
+    InvalidInput for one that was made for single images: axes that it counts from the front, `flip(1)` say, are others
+    in a batch.  UnsupportedModel for one that was made for batches: what this compiler did to it was wrong.  One that
+    does not run any more in float64, as where it casts to halves, no reader runs: it is refused in their words.
     """
-    for number, hook in list(program._forward_pre_hooks.items()):
-        if hook.__module__.startswith("torch.export."):
-            del program._forward_pre_hooks[number]
-    try:
-        with torch.no_grad():
-            result = program(x[None] if x.dtype.is_floating_point else x[None].float())
-        same = torch.allclose(result[0], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-    except (RuntimeError, IndexError, TypeError, AttributeError):  # what torch raises where shapes no longer fit
-        same = False
-    if not same:
-        raise InvalidInput(
-            "it was exported for single images (C, H, W), and does something else to a batch of one; export it for "
-            "batches, torch.rand(1, 3, 64, 64) say, or count its axes from the end"
+    copied = copy_module(program, torch.float64)  # without its casts float64 stays beside float32
+    for x, expected in runs:
+        single = x.dim() == 3
+        results = _run(copied, x.double()[None] if single else x.double())
+        if results is None and not single:
+            continue
+        if results is not None:
+            results = [result[0] for result in results if result.dim()] if single else results
+            rounding = _ROUNDING.get(x.dtype, 1.0)
+            close = (_are_close(one, other, rounding) for one, other in zip(results, expected, strict=False))
+            if len(results) == len(expected) and all(close):
+                continue
+        if single:
+            raise InvalidInput(
+                "it was exported for single images (C, H, W), and does something else to a batch of one; export it for "
+                "batches, torch.rand(1, 3, 64, 64) say, or count its axes from the end"
+            )
+        raise UnsupportedModel(
+            "the network: its program gives something else once casts, and the number and size of the images that it "
+            "was exported for, are taken out of it; export it without casts and without writes in place, or give the "
+            "nn.Module that it was exported from"
         )
 
 
+def forget_shape(program: fx.GraphModule) -> None:
+    """Let a program for single images take a batch: torch.export asks its shape no more, which has three axes."""
+    for number, hook in list(program._forward_pre_hooks.items()):
+        if hook.__module__.startswith("torch.export."):
+            del program._forward_pre_hooks[number]
+
+
+def _run(program: Any, x: Tensor) -> list[Tensor] | None:
+    """The tensors that a program makes of an image, whose shape is not asked for; None where it does not run."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            made = program.forward(x.clone())
+        except Exception:  # whatever torch raises where shapes do not fit
+            return None
+    return [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+
+
+def _are_close(result: Tensor, expected: Tensor, rounding: float) -> bool:
+    """Whether a tensor in float64 is one of float32, but for the rounding of that, or of what rounds so much more."""
+    if result.shape != expected.shape:
+        return False
+    result, expected = result.double(), expected.double()
+    finite = expected[expected.isfinite()].abs()
+    most = float(finite.max()) if len(finite) else 0.0
+    return torch.allclose(result, expected, rtol=1e-3 * rounding, atol=1e-4 * rounding * most, equal_nan=True)
+
+
+def _draw(shape: Sequence[int], image: Tensor) -> Tensor:
+    """A random image, of values that reach beyond 0 and 1 unless they are integers."""
+    drawn = torch.rand(tuple(shape), generator=torch.Generator().manual_seed(0))
+    drawn = 2 * drawn - 0.5 if image.dtype.is_floating_point else 255 * drawn
+    return drawn.to(image.device, image.dtype)
+
+
 def _size(side: Any) -> int:
-    """The size for which it was exported, or one."""
+    """The size for which a program was made, or one."""
     hint = side if isinstance(side, int) else getattr(side.node, "hint", None)
-    return hint if isinstance(hint, int) else _SIDE
+    return hint if isinstance(hint, int) else _FREE
