@@ -27,6 +27,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
+from memsr_compiler.teachers.pt2_operations import is_checked, require_norms_that_fit
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
@@ -36,7 +37,6 @@ _RECORDS = re.compile(
     r"|data/weights/(model_weights_config\.json|weight_\d+)"
     r"|data/constants/(model_constants_config\.json|tensor_\d+)|extra/.*"
 )
-_ATEN = re.compile(r"torch\.ops\.(aten|prims)\.(?!from_file\b|save\b|load\b)\w+\.\w+")
 # What `with torch.no_grad():` and autocast inside forward leave: a call of a part of the same program.
 _WRAPPED = re.compile(r"torch\.ops\.higher_order\.(wrap_with_(set_grad_enabled|autocast)|cond)")
 _SIZE_ARITHMETIC = re.compile(
@@ -62,6 +62,7 @@ _EXPRESSION_FUNCTIONS = frozenset([
 _SYMBOL = re.compile(r"Symbol\(")
 _WHOLE = re.compile(r"(?:Integer\()?(-?\d{1,3})\)?")
 _LARGEST_EXPONENT = 16
+_MOST_COMPARED = 16  # sizes, of which Max and Min compare each with each
 _CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict"})
 
 
@@ -117,6 +118,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
+                require_norms_that_fit(program.graph.nodes)
                 _require_evaluation(program)
                 refuse_autocast(program.graph_module)
                 assumed = say_sizes(program)
@@ -237,7 +239,7 @@ def _json_suspicions(node: Any, key: str = "") -> Iterator[str]:
 
 def _harmless_text(key: str, text: str) -> bool:
     if key in ("target", "as_operator"):
-        return any(pattern.fullmatch(text) for pattern in (_ATEN, _SIZE_ARITHMETIC, _WRAPPED))
+        return is_checked(text) or any(pattern.fullmatch(text) for pattern in (_SIZE_ARITHMETIC, _WRAPPED))
     if key == "guards_code":
         return is_condition(text)
     if key == "as_string" and any(pattern.fullmatch(text) for pattern in (_EQUATION, _RUNTIME_ASSERTION)):
@@ -255,10 +257,12 @@ def _harmless_expression(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    compared = [node.args for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Max", "Min")]
     return (
         all(isinstance(node, _EXPRESSION_NODES) for node in nodes)
         and all(isinstance(function, ast.Name) and function.id in _EXPRESSION_FUNCTIONS for function in calls)
         and all(map(_ends_soon, nodes))
+        and sum(map(len, compared)) <= _MOST_COMPARED
     )
 
 

@@ -1,0 +1,108 @@
+"""A .pt2 file asks for no operation that writes where it is told to, prints, or sets the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memsr_compiler import compile_to_plain
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.teachers import pt2
+from memsr_compiler.teachers.load import read_teacher
+from memsr_compiler.teachers.pt2_operations import is_checked
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+A = torch.ops.aten
+
+
+class Asking(nn.Module):
+    """A network that asks for an operation on numbers that its file holds."""
+
+    def __init__(self, ask: Callable[[Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.conv, self.ask = nn.Conv2d(3, 12, 3, padding=1), ask
+        self.register_buffer("numbers", torch.tensor([0, 1, 2, 3]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.ask(self.get_buffer("numbers"))
+        return F.pixel_shuffle(self.conv(x), 2)
+
+
+def save(model: nn.Module, path: Path) -> Path:
+    """A file, whose program asks for all that the network does, used or not."""
+    program = torch.export.export(model.eval(), (torch.rand(1, 3, 9, 8),))
+    torch.export.save(program, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ask", "name"),
+    [
+        (lambda i: A._convert_indices_from_coo_to_csr(i, 4), "_convert_indices_from_coo_to_csr"),
+        (lambda i: torch.segment_reduce(torch.rand(6), "sum", lengths=i, unsafe=True), "segment_reduce"),
+        (
+            lambda i: A.max_pool2d_with_indices_backward(
+                torch.rand(1, 1, 2, 2),
+                torch.rand(1, 1, 4, 4),
+                [2, 2],
+                [2, 2],
+                [0, 0],
+                [1, 1],
+                False,
+                i.view(1, 1, 2, 2),
+            ),
+            "max_pool2d_with_indices_backward",
+        ),
+        (lambda i: torch.embedding_renorm_(torch.rand(4, 4), i, 1.0, 2.0), "embedding_renorm"),
+    ],
+)
+def test_operations_that_check_nothing_are_refused(ask: Callable[[Tensor], Tensor], name: str, tmp_path: Path) -> None:
+    file = save(Asking(ask), tmp_path / "a.pt2")
+    with pytest.raises(InvalidInput, match=rf"could execute code: it has target 'torch\.ops\.aten\.{name}"):
+        read_teacher(file, probe=False)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["_print.default", "manual_seed.default", "_batch_norm_with_update.default", "set_.source_Tensor",
+     "as_strided_.default", "_unsafe_index_put.default", "from_file.default", "resize_.default", "_foreach_print.List"],
+)  # fmt: skip
+def test_those_of_no_network_are_on_no_list(target: str) -> None:
+    assert not is_checked(f"torch.ops.aten.{target}")
+
+
+@pytest.mark.parametrize("name", ["conv2d", "add_", "relu_", "_foreach_mul_", "matmul", "pixel_shuffle", "index_put_"])
+def test_those_of_networks_are(name: str) -> None:
+    assert is_checked(f"torch.ops.aten.{name}.default")
+
+
+class Normed(nn.Module):
+    def __init__(self, kernels: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.v, self.g = nn.Parameter(torch.rand(12, 3, 3, 3)), nn.Parameter(torch.rand(kernels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(F.conv2d(x, A._weight_norm(self.v, self.g, 0), padding=1), 2)
+
+
+def test_weight_norms_are_read_where_their_weights_fit(tmp_path: Path) -> None:
+    """Torch asks for as many sizes as kernels, and reads beyond what there is."""
+    model, x = Normed(12), torch.rand(2, 3, 5, 6)
+    torch.testing.assert_close(compile_to_plain(save(model, tmp_path / "a.pt2"))(x), model(x), rtol=0, atol=1e-5)
+    with pytest.raises(InvalidInput, match=r"its weight norm has 1 sizes for 12 kernels; the file is damaged"):
+        read_teacher(save(Normed(1), tmp_path / "b.pt2"), probe=False)
+
+
+@pytest.mark.parametrize("count", [4, 300])
+def test_the_largest_of_hundreds_of_sizes_is_not_computed(count: int) -> None:
+    """Which compares each with each, for minutes."""
+    text = f"Max({', '.join(f'Symbol({chr(39)}s{i}{chr(39)})' for i in range(count))})"
+    assert pt2._harmless_expression(text) is (count < 10)
+    nested = "Max(Symbol('s0'), " * count + "1" + ")" * count
+    assert pt2._harmless_expression(nested) is (count < 10)
