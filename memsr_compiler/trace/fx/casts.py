@@ -151,7 +151,7 @@ def forget_dtypes(program: fx.GraphModule) -> None:
 
 
 def _list_asked(cast: fx.Node) -> dict[str, Any]:
-    """What a cast is given, by name."""
+    """The operands of a cast, by name."""
     target = cast.target
     assert isinstance(target, torch._ops.OpOverload), "it is a cast"
     return dict(zip((argument.name for argument in target._schema.arguments), cast.args, strict=False)) | cast.kwargs

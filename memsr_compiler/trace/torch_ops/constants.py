@@ -32,7 +32,7 @@ def fill(b: Builder, x: View, value: Any) -> View:
 
 @word("copy")
 def copy(b: Builder, x: Any, src: Any, non_blocking: bool = False) -> Any:
-    """What is written over all of a tensor: over a feature map, or one of its channels, constants too."""
+    """The same in place of all of a feature map, or of one of its channels: features, or a number for each channel."""
     if isinstance(src, View):
         return src
     of_one = len(x.axes) == 3
