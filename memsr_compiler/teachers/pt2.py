@@ -27,7 +27,7 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
-from memsr_compiler.teachers.pt2_operations import is_checked, require_norms_that_fit
+from memsr_compiler.teachers.pt2_operations import is_checked, list_nodes, require_norms_that_fit
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
@@ -118,7 +118,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
                 program = torch.export.load(io.BytesIO(data))
                 _require_types(program)
-                require_norms_that_fit(program.graph.nodes)
+                require_norms_that_fit(program)
                 _require_evaluation(program)
                 refuse_autocast(program.graph_module)
                 assumed = say_sizes(program)
@@ -187,7 +187,7 @@ def _require_types(program: torch.export.ExportedProgram) -> None:
 
 def _require_evaluation(program: torch.export.ExportedProgram) -> None:
     """Raises InvalidInput for a program in training mode, whose batch norms and dropouts no later eval() reaches."""
-    for node in program.graph.nodes:
+    for _, node in list_nodes(program):
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         schema = node.target._schema

@@ -7,11 +7,11 @@ So a file may ask for what networks of images, and the algebra of their weights,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.torch_ops import activation, choices, constants, convolution, pointwise, resolution, shape
@@ -24,44 +24,50 @@ _ATEN = re.compile(r"torch\.ops\.(?:aten|prims)\.(\w+)\.\w+")
 _ALGEBRA = frozenset((
     "__and__", "__iand__", "__ilshift__", "__ior__", "__irshift__", "__ixor__", "__lshift__", "__or__",
     "__rshift__", "__xor__", "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "_conj",
-    "_local_scalar_dense", "_log_softmax", "_native_batch_norm_legit", "_prelu_kernel", "_reshape_alias",
-    "_safe_softmax", "_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu",
-    "_shape_as_tensor", "_softmax", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
-    "_upsample_nearest_exact1d", "_weight_norm", "_weight_norm_interface", "acos", "acosh", "adaptive_avg_pool1d",
-    "adaptive_avg_pool3d", "adaptive_max_pool2d", "addbmm", "addcdiv", "addmm", "addmv", "addr",
-    "affine_grid_generator", "alias_copy", "all", "aminmax", "any", "arange", "arccos", "arcsin", "arctan",
-    "arctan2", "asin", "asinh", "atan", "atan2", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "avg_pool1d",
-    "avg_pool3d", "bartlett_window", "bernoulli", "bilinear", "bitwise_and", "bitwise_left_shift", "bitwise_not",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "blackman_window", "block_diag", "broadcast_in_dim",
-    "broadcast_tensors", "cartesian_prod", "cdist", "celu", "chain_matmul", "col2im", "column_stack", "complex",
-    "conv1d", "conv3d", "conv_transpose1d", "conv_transpose3d", "convert_element_type", "copysign", "cosh",
-    "cosine_similarity", "count_nonzero", "cross", "cummax", "cummin", "cumprod", "cumsum", "deg2rad", "diag",
-    "diag_embed", "diagonal", "diagonal_scatter", "diff", "dot", "dsplit", "dstack", "empty", "empty_like",
-    "empty_permuted", "eq", "equal", "erfc", "erfinv", "exp2", "expm1", "eye", "feature_alpha_dropout", "fft_fft2",
-    "fft_ifft2", "fft_irfft2", "fft_rfft2", "fliplr", "flipud", "float_power", "floor_divide", "full", "gather",
-    "greater_equal", "grid_sampler", "grid_sampler_2d", "group_norm", "hamming_window", "hann_window", "hsplit",
-    "hypot", "im2col", "index_add", "index_copy", "index_fill", "index_put", "inner", "inverse", "iota",
-    "is_floating_point", "is_nonzero", "isclose", "isfinite", "isinf", "isnan", "isneginf", "isposinf", "isreal",
-    "item", "kaiser_window", "kron", "lift", "lift_fresh", "linalg_cross", "linalg_det", "linalg_diagonal",
-    "linalg_inv", "linalg_matmul", "linalg_matrix_norm", "linalg_matrix_power", "linalg_multi_dot", "linalg_norm",
-    "linalg_pinv", "linalg_solve", "linalg_svd", "linspace", "log10", "log1p", "log2", "log_sigmoid", "logaddexp",
-    "logaddexp2", "logcumsumexp", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logspace",
-    "logsumexp", "masked_scatter", "masked_select", "matrix_exp", "matrix_power", "max_pool1d",
-    "max_pool2d_with_indices", "max_pool3d", "median", "meshgrid", "mm", "mode", "movedim", "multi_dot",
-    "multi_head_attention_forward", "mv", "nan_to_num", "nanmean", "nansum", "ne", "new_empty", "new_empty_strided",
-    "nonzero", "norm_except_dim", "not_equal", "numel", "ones", "outer", "pairwise_distance", "permute_copy",
-    "pinverse", "pixel_shuffle", "polar", "positive", "pow", "prod", "quantile", "rad2deg", "rand", "rand_like",
-    "randint", "randint_like", "randn", "randn_like", "randperm", "ravel", "real", "reciprocal", "reflection_pad1d",
-    "reflection_pad3d", "renorm", "replication_pad1d", "replication_pad3d", "resolve_conj", "resolve_neg",
-    "rms_norm", "roll", "rot90", "rsqrt", "scalar_tensor", "scaled_dot_product_attention", "scatter", "scatter_add",
-    "scatter_reduce", "select_copy", "signbit", "sinc", "sinh", "slice_copy", "sort", "special_erf",
-    "special_expit", "special_logit", "square", "squeeze_copy", "std", "swapaxes", "sym_constrain_range",
-    "sym_constrain_range_for_size", "sym_is_contiguous", "sym_numel", "sym_storage_offset", "sym_stride", "t",
-    "t_copy", "take_along_dim", "tan", "tensor_split", "tensordot", "topk", "trace", "transpose_copy", "trapezoid",
-    "trapz", "tril", "tril_indices", "triu", "triu_indices", "unfold", "unfold_copy", "unique_consecutive",
-    "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze_copy", "upsample_bicubic2d",
-    "upsample_linear1d", "upsample_nearest1d", "upsample_nearest3d", "upsample_trilinear3d", "vander", "vdot",
-    "view_as", "view_as_complex", "view_as_real", "view_copy", "vsplit", "vstack", "xlogy", "zero", "zeros",
+    "_local_scalar_dense", "_log_softmax", "_native_batch_norm_legit", "_prelu_kernel", "_safe_softmax",
+    "_scaled_dot_product_attention_math", "_shape_as_tensor", "_softmax", "_upsample_nearest_exact1d",
+    "_weight_norm", "_weight_norm_interface", "acos", "acosh", "adaptive_avg_pool1d", "adaptive_avg_pool3d",
+    "adaptive_max_pool2d", "addbmm", "addcdiv", "addmm", "addmv", "addr", "adjoint", "affine_grid_generator",
+    "alias_copy", "all", "aminmax", "angle", "any", "arange", "arccos", "arcsin", "arctan", "arctan2", "asin",
+    "asinh", "atan", "atan2", "atanh", "atleast_1d", "atleast_2d", "atleast_3d", "avg_pool1d", "avg_pool3d",
+    "bartlett_window", "bernoulli", "bilinear", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
+    "bitwise_right_shift", "bitwise_xor", "blackman_window", "block_diag", "broadcast_in_dim", "broadcast_tensors",
+    "cartesian_prod", "cdist", "celu", "chain_matmul", "col2im", "column_stack", "complex", "conv1d", "conv3d",
+    "conv_transpose1d", "conv_transpose3d", "convert_element_type", "copysign", "cosh", "cosine_similarity",
+    "count_nonzero", "cross", "cummax", "cummin", "cumprod", "cumsum", "cumulative_trapezoid", "deg2rad", "diag",
+    "diag_embed", "diagonal", "diagonal_scatter", "diff", "digamma", "dot", "dsplit", "dstack", "embedding",
+    "empty", "empty_like", "empty_permuted", "eq", "equal", "erfc", "erfinv", "exp2", "expm1", "eye",
+    "feature_alpha_dropout", "fft_fft", "fft_fft2", "fft_fftfreq", "fft_fftn", "fft_fftshift", "fft_ifft",
+    "fft_ifft2", "fft_ifftn", "fft_ifftshift", "fft_irfft", "fft_irfft2", "fft_irfftn", "fft_rfft", "fft_rfft2",
+    "fft_rfftfreq", "fft_rfftn", "fix", "fliplr", "flipud", "float_power", "floor_divide", "full", "gather", "gcd",
+    "ger", "greater_equal", "grid_sampler", "grid_sampler_2d", "group_norm", "hamming_window", "hann_window",
+    "hsplit", "huber_loss", "hypot", "im2col", "imag", "index_add", "index_copy", "index_fill", "index_put",
+    "inner", "inverse", "iota", "is_floating_point", "is_nonzero", "isclose", "isfinite", "isin", "isinf", "isnan",
+    "isneginf", "isposinf", "isreal", "item", "kaiser_window", "kron", "l1_loss", "lcm", "ldexp", "lgamma", "lift",
+    "lift_fresh", "linalg_cholesky", "linalg_cross", "linalg_det", "linalg_diagonal", "linalg_eigh", "linalg_inv",
+    "linalg_matmul", "linalg_matrix_exp", "linalg_matrix_norm", "linalg_matrix_power", "linalg_multi_dot",
+    "linalg_norm", "linalg_pinv", "linalg_qr", "linalg_slogdet", "linalg_solve", "linalg_solve_triangular",
+    "linalg_svd", "linspace", "log10", "log1p", "log2", "log_sigmoid", "logaddexp", "logaddexp2", "logcumsumexp",
+    "logdet", "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logspace", "logsumexp", "mH",
+    "mT", "masked_scatter", "masked_select", "matrix_H", "matrix_exp", "matrix_power", "max_pool1d",
+    "max_pool2d_with_indices", "max_pool3d", "median", "meshgrid", "mm", "mode", "movedim", "mse_loss", "multi_dot",
+    "multi_head_attention_forward", "mv", "nan_to_num", "nanmean", "nansum", "narrow_copy",
+    "native_channel_shuffle", "ne", "new_empty", "new_empty_strided", "nextafter", "nonzero", "norm_except_dim",
+    "normal", "not_equal", "numel", "one_hot", "ones", "outer", "pairwise_distance", "permute_copy", "pinverse",
+    "pixel_shuffle", "polar", "positive", "pow", "prod", "quantile", "rad2deg", "rand", "rand_like", "randint",
+    "randint_like", "randn", "randn_like", "randperm", "ravel", "real", "reciprocal", "reflection_pad1d",
+    "reflection_pad3d", "renorm", "replication_pad1d", "replication_pad3d", "reshape_as", "resolve_conj",
+    "resolve_neg", "rms_norm", "roll", "rot90", "row_stack", "rrelu_with_noise_functional", "rsqrt",
+    "scalar_tensor", "scaled_dot_product_attention", "scatter", "scatter_add", "scatter_reduce", "select_copy",
+    "signbit", "sinc", "sinh", "slice_copy", "smooth_l1_loss", "sort", "special_entr", "special_erf",
+    "special_erfcx", "special_expit", "special_logit", "special_round", "special_softmax", "split_copy", "square",
+    "squeeze_copy", "std", "sum_to_size", "swapaxes", "sym_constrain_range", "sym_constrain_range_for_size",
+    "sym_is_contiguous", "sym_numel", "sym_storage_offset", "sym_stride", "t", "t_copy", "take_along_dim", "tan",
+    "tensor_split", "tensordot", "topk", "trace", "transpose_copy", "trapezoid", "trapz", "tril", "tril_indices",
+    "triu", "triu_indices", "unbind_copy", "unfold", "unfold_copy", "uniform", "unique_consecutive", "unsafe_chunk",
+    "unsafe_split", "unsafe_split_with_sizes", "unsqueeze_copy", "upsample_bicubic2d", "upsample_linear1d",
+    "upsample_nearest1d", "upsample_nearest3d", "upsample_trilinear3d", "vander", "vdot", "view_as",
+    "view_as_complex", "view_as_real", "view_copy", "vsplit", "vstack", "xlogy", "zero", "zeros",
 ))  # fmt: skip
 """What words do not name: the algebra of weights and sizes, and what is refused in words of its own."""
 _UNCHECKED = frozenset(("_batch_norm_with_update", "fused_moving_avg_obs_fake_quant"))
@@ -82,23 +88,34 @@ def is_checked(target: str) -> bool:
     return known and name.removesuffix("_") not in _UNCHECKED
 
 
-def require_norms_that_fit(nodes: Iterable[Any]) -> None:
+def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:
     """Raises InvalidInput for weight norms whose two weights do not fit, which torch reads, and writes, beyond.
 
-    nodes   of a program whose stored weights have the shapes that it says
+    program   whose stored weights have the shapes that it says
     """
-    for node in nodes:
+    for graph, node in list_nodes(program):
         if node.target not in _WEIGHT_NORMS:
             continue
-        direction, size = (one.meta.get("val") if one.op == "placeholder" else None for one in node.args[:2])
+        stored = graph is program.graph and all(one.op == "placeholder" for one in node.args[:2])
+        direction, size = (one.meta.get("val") if stored else None for one in node.args[:2])
         axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
         if not (isinstance(direction, Tensor) and isinstance(size, Tensor)):
-            raise InvalidInput(f"{node.name}: its weight norm is of no stored weights; export the network again")
+            raise InvalidInput(
+                f"{node.name}: its weight norm is not one of stored weights, or within torch.no_grad(); take it out of "
+                "there, or fold it, by torch.nn.utils.remove_weight_norm, and export the network again"
+            )
         wanted = 1 if axis == -1 else direction.shape[axis]
         if size.numel() != wanted or size.dtype != direction.dtype:
             raise InvalidInput(
                 f"{node.name}: its weight norm has {size.numel()} sizes for {wanted} kernels; the file is damaged"
             )
+
+
+def list_nodes(program: torch.export.ExportedProgram) -> Iterator[tuple[fx.Graph, Any]]:
+    """The nodes of a program with their graphs, those of its parts within `torch.no_grad()` and the like too."""
+    for part in program.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            yield from ((part.graph, node) for node in part.graph.nodes)
 
 
 _WEIGHT_NORMS = (torch.ops.aten._weight_norm.default, torch.ops.aten._weight_norm_interface.default)

@@ -70,13 +70,16 @@ def test_operations_that_check_nothing_are_refused(ask: Callable[[Tensor], Tenso
 @pytest.mark.parametrize(
     "target",
     ["_print.default", "manual_seed.default", "_batch_norm_with_update.default", "set_.source_Tensor",
-     "as_strided_.default", "_unsafe_index_put.default", "from_file.default", "resize_.default", "_foreach_print.List"],
+     "as_strided_.default", "_unsafe_index_put.default",
+     "_reshape_alias.default", "from_file.default", "resize_.default", "_foreach_print.List"],
 )  # fmt: skip
 def test_those_of_no_network_are_on_no_list(target: str) -> None:
     assert not is_checked(f"torch.ops.aten.{target}")
 
 
-@pytest.mark.parametrize("name", ["conv2d", "add_", "relu_", "_foreach_mul_", "matmul", "pixel_shuffle", "index_put_"])
+@pytest.mark.parametrize(
+    "name", ["conv2d", "add_", "relu_", "_foreach_mul_", "matmul", "pixel_shuffle", "index_put_", "reshape_as"]
+)
 def test_those_of_networks_are(name: str) -> None:
     assert is_checked(f"torch.ops.aten.{name}.default")
 
@@ -97,6 +100,29 @@ def test_weight_norms_are_read_where_their_weights_fit(tmp_path: Path) -> None:
     torch.testing.assert_close(compile_to_plain(save(model, tmp_path / "a.pt2"))(x), model(x), rtol=0, atol=1e-5)
     with pytest.raises(InvalidInput, match=r"its weight norm has 1 sizes for 12 kernels; the file is damaged"):
         read_teacher(save(Normed(1), tmp_path / "b.pt2"), probe=False)
+
+
+class Within(nn.Module):
+    """A network, within torch.no_grad()."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = self.inner(x)
+        return result * 1.0
+
+
+def test_parts_without_gradients_are_looked_into(tmp_path: Path) -> None:
+    """Which are graphs of their own."""
+    with pytest.raises(InvalidInput, match=r"its weight norm is not one of stored weights, or within torch\.no_grad"):
+        read_teacher(save(Within(Normed(12)), tmp_path / "a.pt2"), probe=False)
+    dropping = Asking(lambda x: None)
+    dropping.register_forward_hook(lambda _, __, y: F.dropout(y, 0.5, True))
+    with pytest.raises(InvalidInput, match="was exported in training mode, in which dropout computes something else"):
+        read_teacher(save(Within(dropping), tmp_path / "b.pt2"), probe=False)
 
 
 @pytest.mark.parametrize("count", [4, 300])

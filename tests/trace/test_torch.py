@@ -97,7 +97,9 @@ def write_constants(x: Tensor) -> Tensor:
     y[:, 4] = BOUNDS[0, 1]
     y[:, -2:] = BOUNDS[:, :2].expand(-1, -1, *x.shape[2:])
     y[:, :1].copy_(BOUNDS[:, 2:].expand(len(x), 1, 1, 1))
-    return y[:, :3] + y[:, 3:6] - y[:, 6:]
+    z = torch.cat([x, x], 1)
+    z[:, 2:5] = x[:, 1:2]  # one channel into several
+    return y[:, :3] + y[:, 3:6] - y[:, 6:] + z[:, :3] - 2 * z[:, 3:]
 
 
 def twice(x: Tensor) -> Tensor:

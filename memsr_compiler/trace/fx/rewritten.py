@@ -28,13 +28,12 @@ def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
     if not isinstance(image, FakeTensor) or image.dim() not in (3, 4):
         return []
     *first, height, width = map(_size, image.shape)
-    copied = copy_module(program, None)  # what it remembers of an image stays out of the program
     drawn = [_draw([*first, *sides], image) for sides in _SMALL]
-    runs = [(x, made) for x in drawn if (made := _run(copied, x)) is not None]
+    runs = [(x, made) for x in drawn if (made := _run(program, x, None)) is not None]
     if runs or height * width > _LARGEST:
         return runs
     x = _draw([*first, height, width], image)
-    made = _run(copied, x)
+    made = _run(program, x, None)
     return [] if made is None else [(x, made)]
 
 
@@ -45,18 +44,17 @@ def require_same(program: fx.GraphModule, runs: Sequence[tuple[Tensor, list[Tens
     in a batch.  UnsupportedModel for one that was made for batches: what this compiler did to it was wrong.  One that
     does not run any more in float64, as where it casts to halves, no reader runs: it is refused in their words.
     """
-    copied = copy_module(program, torch.float64)  # without its casts float64 stays beside float32
     for x, expected in runs:
-        single = x.dim() == 3
-        results = _run(copied, x.double()[None] if single else x.double())
+        single, rounding = x.dim() == 3, _ROUNDING.get(x.dtype, 1.0)
+        given = x[None] if single else x
+        results = _run(program, given.double(), torch.float64)  # without its casts float64 stays beside float32
         if results is None and not single:
             continue
-        if results is not None:
-            results = [result[0] for result in results if result.dim()] if single else results
-            rounding = _ROUNDING.get(x.dtype, 1.0)
-            close = (_are_close(one, other, rounding) for one, other in zip(results, expected, strict=False))
-            if len(results) == len(expected) and all(close):
-                continue
+        if results is not None and _are_all_close(results, expected, rounding, single):
+            continue
+        results = _run(program, given, None) if rounding > 1 else None  # halves overflow where float64 does not
+        if results is not None and _are_all_close(results, expected, rounding, single):
+            continue
         if single:
             raise InvalidInput(
                 "it was exported for single images (C, H, W), and does something else to a batch of one; export it for "
@@ -76,15 +74,22 @@ def forget_shape(program: fx.GraphModule) -> None:
             del program._forward_pre_hooks[number]
 
 
-def _run(program: Any, x: Tensor) -> list[Tensor] | None:
-    """The tensors that a program makes of an image, whose shape is not asked for; None where it does not run."""
+def _run(program: fx.GraphModule, x: Tensor, dtype: torch.dtype | None) -> list[Tensor] | None:
+    """The tensors that a copy of a program in `dtype` makes of an image of any shape; None where it does not run."""
+    copied: Any = copy_module(program, dtype)  # what it remembers of an image stays out of the program
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            made = program.forward(x.clone())
+            made = copied.forward(x.clone())
         except Exception:  # whatever torch raises where shapes do not fit
             return None
     return [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+
+
+def _are_all_close(results: Sequence[Tensor], expected: Sequence[Tensor], rounding: float, single: bool) -> bool:
+    results = [result[0] if single and result.dim() else result for result in results]
+    pairs = zip(results, expected, strict=False)
+    return len(results) == len(expected) and all(_are_close(one, other, rounding) for one, other in pairs)
 
 
 def _are_close(result: Tensor, expected: Tensor, rounding: float) -> bool:

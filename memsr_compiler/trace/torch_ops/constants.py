@@ -34,7 +34,8 @@ def fill(b: Builder, x: View, value: Any) -> View:
 def copy(b: Builder, x: Any, src: Any, non_blocking: bool = False) -> Any:
     """The same in place of all of a feature map, or of one of its channels: features, or a number for each channel."""
     if isinstance(src, View):
-        return src
+        alike = not isinstance(x, View) or len(x.axes) != 4 or len(src.axes) != 4
+        return src if alike else expand(b, src, x.shape)
     of_one = len(x.axes) == 3
     whole = unsqueeze(b, x, 1) if of_one else x
     numbers = b.per_channel(src[:, None] if of_one and src.dim() == 3 else src, whole)
