@@ -27,10 +27,11 @@ from memsr_compiler.errors import InvalidInput, MemsrError, first_line
 from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
-from memsr_compiler.teachers.pt2_operations import is_checked, list_nodes, require_norms_that_fit
+from memsr_compiler.teachers.pt2_operations import is_checked, require_norms_that_fit
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.programs import TOLD, generalise
+from memsr_compiler.trace.fx.regions import list_nodes
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -187,7 +188,7 @@ def _require_types(program: torch.export.ExportedProgram) -> None:
 
 def _require_evaluation(program: torch.export.ExportedProgram) -> None:
     """Raises InvalidInput for a program in training mode, whose batch norms and dropouts no later eval() reaches."""
-    for _, node in list_nodes(program):
+    for _, node in list_nodes(program.graph_module):
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         schema = node.target._schema

@@ -7,13 +7,12 @@ So a file may ask for what networks of images, and the algebra of their weights,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from memsr_compiler.errors import InvalidInput
+from memsr_compiler.trace.fx.regions import list_nodes
 from memsr_compiler.trace.torch_ops import activation, choices, constants, convolution, pointwise, resolution, shape
 from memsr_compiler.trace.torch_ops.registry import WORDS
 from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
@@ -93,7 +92,7 @@ def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:
 
     program   whose stored weights have the shapes that it says
     """
-    for graph, node in list_nodes(program):
+    for graph, node in list_nodes(program.graph_module):
         if node.target not in _WEIGHT_NORMS:
             continue
         stored = graph is program.graph and all(one.op == "placeholder" for one in node.args[:2])
@@ -109,13 +108,6 @@ def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:
             raise InvalidInput(
                 f"{node.name}: its weight norm has {size.numel()} sizes for {wanted} kernels; the file is damaged"
             )
-
-
-def list_nodes(program: torch.export.ExportedProgram) -> Iterator[tuple[fx.Graph, Any]]:
-    """The nodes of a program with their graphs, those of its parts within `torch.no_grad()` and the like too."""
-    for part in program.graph_module.modules():
-        if isinstance(part, fx.GraphModule):
-            yield from ((part.graph, node) for node in part.graph.nodes)
 
 
 _WEIGHT_NORMS = (torch.ops.aten._weight_norm.default, torch.ops.aten._weight_norm_interface.default)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 _GRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Where among its arguments an operation has the graph that it runs; what that takes stands behind it."""
@@ -27,6 +28,13 @@ def list_regions(program: fx.GraphModule) -> set[str]:
     """Names of the modules that are graphs of their own for how they are run, and not for what they compute."""
     places = ((node, _graph_at(node)) for node in program.graph.nodes)
     return {str(node.args[place].target) for node, place in places if place is not None}
+
+
+def list_nodes(program: nn.Module) -> Iterator[tuple[fx.Graph, Any]]:
+    """The nodes of a program with their graphs, those of its parts too."""
+    for part in program.modules():
+        if isinstance(part, fx.GraphModule):
+            yield from ((part.graph, node) for node in part.graph.nodes)
 
 
 def _graph_at(node: fx.Node) -> int | None:
