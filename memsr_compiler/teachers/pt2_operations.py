@@ -79,12 +79,9 @@ def is_checked(target: str) -> bool:
     if found is None:
         return False
     name = found[1]
-    known = name in WORDS or name in IMPOSSIBLE or name in _ALGEBRA
-    in_place = name.endswith("_") and not name.endswith("__")
-    if in_place or name.startswith("_foreach_"):
-        plain = name.removesuffix("_").removeprefix("_foreach")
-        known = known or any(one in WORDS or one in IMPOSSIBLE or one in _ALGEBRA for one in (plain, plain[1:]))
-    return known and name.removesuffix("_") not in _UNCHECKED
+    plain = name.removeprefix("_foreach_").removesuffix("_")  # of tensors one by one, or in place
+    known = any(one in WORDS or one in IMPOSSIBLE or one in _ALGEBRA for one in (name, plain))
+    return known and plain not in _UNCHECKED
 
 
 def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:
