@@ -132,3 +132,46 @@ def test_the_largest_of_hundreds_of_sizes_is_not_computed(count: int) -> None:
     assert pt2._harmless_expression(text) is (count < 10)
     nested = "Max(Symbol('s0'), " * count + "1" + ")" * count
     assert pt2._harmless_expression(nested) is (count < 10)
+
+
+class Large(nn.Module):
+    """A network that multiplies by a number which it takes out of something large."""
+
+    def __init__(self, make: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.make = nn.Conv2d(3, 12, 3, padding=1), make
+        self.register_buffer("ones", torch.ones(100_000))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x) * self.make(self.get_buffer("ones"), x).flatten()[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda ones, x: ones.repeat(100_000), "repeat"),
+        (lambda ones, x: ones[:, None] + ones, "add"),
+        (lambda ones, x: ones[:, None] @ ones[None], "mm"),
+        (lambda ones, x: ones.expand(100_000, -1).contiguous(), "clone"),
+        (lambda ones, x: torch.full((100_000, 100_000), 1.0), "full"),
+        (lambda ones, x: torch.cat([ones.repeat(3_000) for _ in range(4)]), "repeat"),
+        (lambda ones, x: x.repeat(1, 1, 20_000, 20_000) * 0 + 1, "repeat"),
+    ],
+)
+def test_a_file_does_not_ask_for_gigabytes(make: Callable[[Tensor, Tensor], Tensor], name: str, tmp_path: Path) -> None:
+    """Of constants, or of an image of a few pixels."""
+    sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if name == "repeat" else None
+    program = torch.export.export(Large(make).eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=(sizes,))
+    torch.export.save(program, tmp_path / "large.pt2")
+    with pytest.raises(
+        InvalidInput, match=rf"large\.pt2: its operation {name} makes [\d,]+ numbers, where an image of"
+    ):
+        read_teacher(tmp_path / "large.pt2", probe=False)
+    with pytest.raises(InvalidInput, match=f"its operation {name} makes [\\d,]+ numbers, where an image of"):
+        compile_to_plain(program.module())
+
+
+def test_what_takes_no_memory_is_no_matter(tmp_path: Path) -> None:
+    """A view of 10^10 numbers has those of what it is a view of."""
+    model = Large(lambda ones, x: ones.expand(100_000, -1)[0])
+    compile_to_plain(read_teacher(save(model, tmp_path / "a.pt2"), probe=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel
+from memsr_compiler.quantities import say_count
 from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.trace.fx.bounded import Bounded, TooMany
 
 _SMALL = ((1, 1), (7, 10))
 """Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
@@ -22,19 +25,25 @@ _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
 
 
 def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
-    """Images, (N, C, H, W) or (C, H, W), and the tensors that a program makes of each; none for several inputs."""
+    """Images, (N, C, H, W) or (C, H, W), and the tensors that a program makes of each; none for several inputs.
+
+    Raises InvalidInput for one that makes gigabytes of a small image.
+    """
     inputs = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
     image = inputs[0] if len(inputs) == 1 else None
     if not isinstance(image, FakeTensor) or image.dim() not in (3, 4):
+        _run_small(program, torch.rand(1, 3, *_SMALL[-1]))  # for its size alone: readers run it on such
         return []
     *first, height, width = map(_size, image.shape)
     drawn = [_draw([*first, *sides], image) for sides in _SMALL]
-    runs = [(x, made) for x in drawn if (made := _run(program, x, None)) is not None]
+    runs = [(x, made) for x in drawn if (made := _run_small(program, x)) is not None]
     if runs or height * width > _LARGEST:
         return runs
     x = _draw([*first, height, width], image)
-    made = _run(program, x, None)
-    return [] if made is None else [(x, made)]
+    with suppress(TooMany):
+        made = _run(program, x, None, within=Bounded())
+        runs += [] if made is None else [(x, made)]
+    return runs
 
 
 def require_same(program: fx.GraphModule, runs: Sequence[tuple[Tensor, list[Tensor]]]) -> None:
@@ -74,13 +83,27 @@ def forget_shape(program: fx.GraphModule) -> None:
             del program._forward_pre_hooks[number]
 
 
-def _run(program: fx.GraphModule, x: Tensor, dtype: torch.dtype | None) -> list[Tensor] | None:
+def _run_small(program: fx.GraphModule, x: Tensor) -> list[Tensor] | None:
+    try:
+        return _run(program, x, None, within=Bounded())
+    except TooMany as found:
+        raise InvalidInput(
+            f"its operation {found.name} makes {say_count(found.numbers, 'number')}, where an image of {x.shape[-2]}x"
+            f"{x.shape[-1]} is all that it is given; it is damaged, or no network of images"
+        ) from None
+
+
+def _run(
+    program: fx.GraphModule, x: Tensor, dtype: torch.dtype | None, *, within: Bounded | None = None
+) -> list[Tensor] | None:
     """The tensors that a copy of a program in `dtype` makes of an image of any shape; None where it does not run."""
     copied: Any = copy_module(program, dtype)  # what it remembers of an image stays out of the program
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), within or nullcontext():
         torch.manual_seed(0)
         try:
             made = copied.forward(x.clone())
+        except TooMany:
+            raise
         except Exception:  # whatever torch raises where shapes do not fit
             return None
     return [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
