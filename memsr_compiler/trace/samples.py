@@ -27,8 +27,10 @@ Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _LONG = ((260, 7), (7, 260))  # heights and widths: few pixels, and longer than what most code takes for small
+_LARGEST = 1 << 12  # pixels of an image on which a network is run for the size that is written into it
 _SMOOTH = (17, 16)  # height and width of an image without noise, which means of pixels take all values of
 _MANY = 10**6  # calls, by which code may decide that counts them
+_HALVES = (torch.float16, torch.bfloat16)
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
@@ -259,20 +261,29 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
     It is shown black, white and grey too: a copy whose code writes into the network itself goes on with what it was
     copied with, which noise may leave as it is.
     """
-    kind = first_weight(model).dtype
-    half = kind in (torch.float16, torch.bfloat16)
-    mean_or_max, little = (torch.mean, 1 / 64) if half else (torch.max, 1 / 512)
-    most = math.nan
     known = next(iter(samples.values()))
     image, result = known[0]
-    reach = float(mean_or_max(result.abs())) if isinstance(result, Tensor) else 0.0  # black makes little but biases
-    plain = ((*sample, reach) for sample in _take_plain(exact, image))
-    for image, result, least in (*((*sample, 0.0) for sample in known), *plain):
-        off = _off_in(kind, model, image, result, mean_or_max, least)
-        most = most if math.isnan(off) else max(0.0, most)
-        if little < off < math.inf and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)):
-            most = max(most, off)
-    return most
+    reach = _reach(first_weight(model).dtype, result) if isinstance(result, Tensor) else 0.0  # black makes but biases
+    offs = [_off_as_it_is(model, exact, *sample) for sample in known]
+    offs += [_off_as_it_is(model, exact, *sample, reach) for sample in _take_plain(exact, image)]
+    if all(map(math.isnan, offs)):
+        offs = [_off_as_it_is(model, exact, *sample) for sample in _take_stated(model, exact, image)]
+    return max((off for off in offs if not math.isnan(off)), default=math.nan)
+
+
+def _off_as_it_is(model: nn.Module, exact: nn.Module, image: Tensor, result: Any, least: float = 0.0) -> float:
+    """The same of one sample; no less than `least` counts as what its result reaches."""
+    kind = first_weight(model).dtype
+    half = kind in _HALVES
+    off = _off_in(kind, model, image, result, torch.mean if half else torch.max, least)
+    if math.isnan(off):
+        return off
+    large = (1 / 64 if half else 1 / 512) < off < math.inf
+    return off if large and not (half and off <= 4 * _off_by_rounding(kind, exact, image, result)) else 0.0
+
+
+def _reach(kind: torch.dtype, result: Tensor) -> float:
+    return float((torch.mean if kind in _HALVES else torch.max)(result.abs()))
 
 
 def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
@@ -281,6 +292,17 @@ def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
     for level in (low, high, (low + high) / 2):
         with suppress(Exception):  # whatever the model's own code raises
             yield take_sample(exact, torch.full_like(image, level))
+
+
+def _take_stated(model: nn.Module, exact: nn.Module, image: Tensor) -> Iterator[Sample]:
+    """A sample of the size for which a program in a network was made, where that is small: it may take no other."""
+    stated = next((shape for program in model.modules() if None not in (shape := _stated_shape(program)[-2:])), ())
+    size = [side if isinstance(side, int) else side.node.hint for side in stated]
+    if size and math.prod(size) <= _LARGEST:
+        drawn = np.random.default_rng(0).random((*image.shape[:2], *size))
+        low, high = float(image.min()), float(image.max())
+        with suppress(Exception):  # whatever the model's own code raises
+            yield take_sample(exact, torch.from_numpy(drawn) * (high - low) + low)
 
 
 def _off_by_rounding(kind: torch.dtype, exact: nn.Module, image: Tensor, result: Any) -> float:

@@ -84,6 +84,52 @@ def test_a_network_whose_copies_are_another_is_refused(make: Callable[[], nn.Mod
         trace(make().eval())
 
 
+def export(network: nn.Module, sizes: Any = None) -> fx.GraphModule:
+    program = torch.export.export(network.eval(), (torch.rand(1, 3, 24, 32),), dynamic_shapes=sizes).module()
+    assert isinstance(program, fx.GraphModule)
+    return program
+
+
+def with_a_forward_of_its_class(program: nn.Module) -> nn.Module:
+    kind: Any = type(program)
+    old = kind.forward
+    kind.forward = lambda self, x: old(self, x) * 2
+    return program
+
+
+def called_otherwise(program: nn.Module) -> nn.Module:
+    kind: Any = type(program)
+    old = kind.__call__
+    kind.__call__ = lambda self, x: old(self, x) * 2
+    return program
+
+
+def hooked_before(program: nn.Module) -> nn.Module:
+    program.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+    return program
+
+
+_LARGE = torch.export.Dim("large", min=18)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+@pytest.mark.parametrize("sizes", [None, ({2: _LARGE},), ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)])
+def test_programs_do_what_their_graphs_say(sizes: Any) -> None:
+    """Those that were made for one size, or for large images, were compared with nothing: what was on them was lost."""
+    for put in (hooked, hooked_before, with_a_forward, with_a_forward_of_its_class, called_otherwise, changed):
+        program = export(Net(), sizes)
+        trace(program)
+        with pytest.raises(InvalidInput, match=r"something was put on what torch\.export made"):
+            trace(put(program))
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+def test_a_network_around_a_program_of_one_size_is_compared_at_that() -> None:
+    network = nn.Sequential(with_settings().eval(), nn.Conv2d(3, 3, 2, stride=2).eval(), export(Net(), None))
+    with pytest.raises(InvalidInput, match=IS_ANOTHER):
+        trace(network)
+
+
 class Shuffle(nn.Module):
     """Copied as the layers of einops are: made anew, in train mode."""
 

@@ -37,10 +37,14 @@ def is_graph_alone(program: fx.GraphModule, knows: Callable[[Any], bool], knows_
     """
     code = program.graph._codegen
     made = not is_foreign(_file_of(type(code).generate_output)) and code._body_transformer is None
+    told = all(_is_told(node, knows, knows_name) for node in program.graph.nodes)
+    return made and told and _is_called_as_torch_does(program)
+
+
+def _is_called_as_torch_does(program: fx.GraphModule) -> bool:
     calls = [vars(base)["__call__"] for base in type(program).__mro__ if "__call__" in vars(base)]
     kind: Any = type(program)
-    as_torch_does = kind._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
-    return made and as_torch_does and all(_is_told(node, knows, knows_name) for node in program.graph.nodes)
+    return kind._wrapped_call.cls_call is None and not any(map(is_foreign, map(_file_of, calls)))
 
 
 def require_whole(model: nn.Module) -> None:
@@ -78,7 +82,10 @@ def without_guards(model: nn.Module) -> nn.Module:
     """
     if not any(map(_is_exported, model.modules())):
         return model
-    model = copy_module(model, None)
+    given, model = model, copy_module(model, None)
+    for path, program in given.named_modules():
+        if _is_exported(program):
+            _require_untouched(path, program, model.get_submodule(path))
     for program in [module for module in model.modules() if _is_exported(module)]:
         assert isinstance(program, fx.GraphModule), "it has been asked"
         guards = _list_guards(program)
@@ -89,6 +96,28 @@ def without_guards(model: nn.Module) -> nn.Module:
             program._forward_pre_hooks.clear()  # of torch.export itself, which ask for the same
         generalise(program)
     return model
+
+
+def _require_untouched(path: str, program: nn.Module, copied: nn.Module) -> None:
+    """Raises InvalidInput for a program that does something else than its graph, of which its copy is made anew.
+
+    Many take no small image, as they were made for one size, and are compared with nothing by running them.
+    """
+    assert isinstance(program, fx.GraphModule), "it has been asked"
+    hooks = [*program._forward_pre_hooks.values(), *program._forward_hooks.values()]
+    code, graphs = (getattr(type(one).forward, "__code__", None) for one in (program, copied))
+    as_its_graph = code == graphs and "forward" not in vars(program) and _is_called_as_torch_does(program)
+    if not as_its_graph or not all(map(_is_torchs, hooks)):
+        raise InvalidInput(
+            f"{path or 'the network'}: something was put on what torch.export made, a hook say, a forward of its own, "
+            "or a graph that was changed and not recompiled; give it as torch.export made it, in a module that does "
+            "the rest"
+        )
+
+
+def _is_torchs(hook: Any) -> bool:
+    """Whether a hook is one of those by which torch.export asks what its programs are given."""
+    return isinstance(hook, FunctionType) and hook.__module__.startswith("torch.export.")
 
 
 def generalise(program: fx.GraphModule) -> None:
