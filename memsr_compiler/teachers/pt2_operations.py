@@ -19,7 +19,7 @@ from memsr_compiler.trace.torch_ops.unsupported import IMPOSSIBLE
 
 _KNOWING = (activation, choices, constants, convolution, pointwise, resolution, shape)
 """The modules that put their words into `WORDS`."""
-_ATEN = re.compile(r"torch\.ops\.(?:aten|prims)\.(\w+)\.\w+")
+_ATEN = re.compile(r"torch\.ops\.(?:aten|prims)\.(\w+)\.(\w+)")
 _ALGEBRA = frozenset((
     "__and__", "__iand__", "__ilshift__", "__ior__", "__irshift__", "__ixor__", "__lshift__", "__or__",
     "__rshift__", "__xor__", "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "_conj",
@@ -70,7 +70,10 @@ _ALGEBRA = frozenset((
 ))  # fmt: skip
 """What words do not name: the algebra of weights and sizes, and what is refused in words of its own."""
 _UNCHECKED = frozenset(("_batch_norm_with_update", "fused_moving_avg_obs_fake_quant"))
-"""What words name, and torch lets write beyond its operands where these are too short."""
+"""What words name, and torch lets write beyond its operands where these are too short.
+
+So does `repeat_interleave` with a tensor of numbers of times, of which some are below 0.
+"""
 
 
 def is_checked(target: str) -> bool:
@@ -78,10 +81,10 @@ def is_checked(target: str) -> bool:
     found = _ATEN.fullmatch(target)
     if found is None:
         return False
-    name = found[1]
+    name, overload = found.groups()
     plain = name.removeprefix("_foreach_").removesuffix("_")  # of tensors one by one, or in place
     known = any(one in WORDS or one in IMPOSSIBLE or one in _ALGEBRA for one in (name, plain))
-    return known and plain not in _UNCHECKED
+    return known and plain not in _UNCHECKED and (name != "repeat_interleave" or overload == "self_int")
 
 
 def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:

@@ -27,7 +27,7 @@ Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _LONG = ((260, 7), (7, 260))  # heights and widths: few pixels, and longer than what most code takes for small
-_LARGEST = 1 << 12  # pixels of an image on which a network is run for the size that is written into it
+_LARGEST = 1 << 16  # pixels of an image on which a network is run for the size that is written into it
 _SMOOTH = (17, 16)  # height and width of an image without noise, which means of pixels take all values of
 _MANY = 10**6  # calls, by which code may decide that counts them
 _HALVES = (torch.float16, torch.bfloat16)
@@ -295,8 +295,12 @@ def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
 
 
 def _take_stated(model: nn.Module, exact: nn.Module, image: Tensor) -> Iterator[Sample]:
-    """A sample of the size for which a program in a network was made, where that is small: it may take no other."""
-    stated = next((shape for program in model.modules() if None not in (shape := _stated_shape(program)[-2:])), ())
+    """A sample of the size for which a program in a network was made, where that is small: it may take no other.
+
+    A program itself needs none: it does what its graph says.
+    """
+    within = () if isinstance(model, fx.GraphModule) else model.modules()
+    stated = next((shape for program in within if None not in (shape := _stated_shape(program)[-2:])), ())
     size = [side if isinstance(side, int) else side.node.hint for side in stated]
     if size and math.prod(size) <= _LARGEST:
         drawn = np.random.default_rng(0).random((*image.shape[:2], *size))

@@ -71,7 +71,8 @@ def test_operations_that_check_nothing_are_refused(ask: Callable[[Tensor], Tenso
     "target",
     ["_print.default", "manual_seed.default", "_batch_norm_with_update.default", "set_.source_Tensor",
      "as_strided_.default", "_unsafe_index_put.default",
-     "_reshape_alias.default", "from_file.default", "resize_.default", "_foreach_print.List"],
+     "_reshape_alias.default", "from_file.default", "resize_.default", "_foreach_print.List",
+     "repeat_interleave.Tensor", "repeat_interleave.self_Tensor", "repeat_interleave.Tensor_out"],
 )  # fmt: skip
 def test_those_of_no_network_are_on_no_list(target: str) -> None:
     assert not is_checked(f"torch.ops.aten.{target}")
@@ -82,6 +83,7 @@ def test_those_of_no_network_are_on_no_list(target: str) -> None:
 )
 def test_those_of_networks_are(name: str) -> None:
     assert is_checked(f"torch.ops.aten.{name}.default")
+    assert is_checked("torch.ops.aten.repeat_interleave.self_int")
 
 
 class Normed(nn.Module):

@@ -282,3 +282,73 @@ def test_a_transform_that_it_begins_ends_with_the_reading() -> None:
     with suppress(UnsupportedModel):
         trace(program)
     assert torch._C._functorch.get_dynamic_layer_stack_depth() == depth
+
+
+def accumulates(y: Tensor, x: Tensor) -> Tensor:
+    z = torch.zeros(y.shape, dtype=y.dtype, device=y.device)
+    for gain in (0.5, 0.25):
+        z.add_(y * gain)
+    return F.pixel_shuffle(z, 2)
+
+
+def fills(y: Tensor, x: Tensor) -> Tensor:
+    z = torch.zeros(y.shape[0], 12, y.shape[2], y.shape[3], dtype=y.dtype)
+    z[:, :4], z[:, 4:] = y[:, 8:], F.relu(y[:, :8])
+    return F.pixel_shuffle(z, 2)
+
+
+def fills_alike(y: Tensor, x: Tensor) -> Tensor:
+    z = torch.ones_like(y, dtype=y.dtype)
+    z[:, 1:] = y[:, :11]
+    return F.pixel_shuffle(z, 2)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("end", [accumulates, fills, fills_alike])
+def test_what_is_made_as_large_as_the_image_is_of_its_type(
+    end: Callable[[Tensor, Tensor], Tensor], images: int
+) -> None:
+    """It stayed of float32, in which the program was exported, and rounded what was written into it."""
+    traced, x = trace(export(end, Dim.DYNAMIC, images)), torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        expected = Net(end).double().eval()(x)
+    assert torch.allclose(GraphModule(traced.graph)(x), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_images_of_halves_that_are_cast_first_are_read(kind: torch.dtype) -> None:
+    """The cast was kept, and rounded an image of float64 on the way."""
+
+    class Casting(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(torch.cat([x[:, 1:], x[:, :1]], 1).float())
+
+    model = Casting(lambda y, x: F.pixel_shuffle(y, 2)).eval()
+    program = torch.export.export(model, (torch.rand(1, 3, 9, 8).to(kind),), dynamic_shapes=({2: Dim.DYNAMIC},))
+    x = torch.rand(1, 3, 5, 8, dtype=torch.float64).to(kind)
+    with torch.no_grad():
+        expected = model(x)
+    assert torch.allclose(GraphModule(trace(program.module()).graph)(x.double()), expected.double(), rtol=0, atol=1e-6)
+
+
+def test_a_part_that_takes_a_weight_of_integers_takes_no_image(caplog: pytest.LogCaptureFixture) -> None:
+    """Parts within `torch.no_grad()` are graphs of their own; told was that the images are of int8."""
+
+    class Stored(nn.Module):
+        kernels: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kernels", torch.randint(0, 9, (12, 3, 3, 3), dtype=torch.uint8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                weight = (self.kernels - 4.0) * 0.01
+            return F.pixel_shuffle(F.conv2d(x, weight, padding=1), 2)
+
+    free = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    with torch.enable_grad():
+        program = torch.export.export(Stored().eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,)).module()
+    with caplog.at_level(logging.WARNING, "memsr_compiler"):
+        traced = trace(program, input_range=(0.0, 1.0))
+    assert "floating-point numbers" not in caplog.text and not traced.assumed

@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from memsr_compiler.errors import UnsupportedModel
-from memsr_compiler.torch_helpers import walk
 from memsr_compiler.trace.fx.needed import word_of
+from memsr_compiler.trace.fx.regions import list_programs
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def refuse_autocast(model: nn.Module) -> None:
                 continue
             device, kind, enabled = node.args[:3]
             if device == "cpu" and enabled:
-                name = "halves" if kind is None else str(kind).removeprefix("torch.")
+                name = "halves" if kind is None else _name(kind)
                 raise UnsupportedModel(
                     f"{path or 'the network'}: torch.autocast: a cast to {name} rounds values; leave it away, or "
                     "export within torch.autocast('cpu', enabled=False), and check the PSNR"
@@ -68,8 +68,7 @@ def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
 
 def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
     """The input values of a program that takes images of uint8, which can be no others; None of all else."""
-    programs = (part for _, part in walk(model) if isinstance(part, fx.GraphModule))
-    kinds = (program.meta.get(INTEGERS) or integers_of_image(program.graph) for program in programs)
+    kinds = (program.meta.get(INTEGERS) or integers_of_image(program.graph) for program in list_programs(model))
     return (0.0, 255.0) if torch.uint8 in kinds else None
 
 
@@ -86,40 +85,48 @@ def tell_integers(graph: fx.Graph) -> tuple[str, ...]:
     kind = integers_of_image(graph)
     if kind is None:
         return ()
-    name = str(kind).removeprefix("torch.")
-    log.warning("it was exported for images of %s: read as for the same values as floating-point numbers", name)
-    return (f"its images, of {name}, are given as floating-point numbers of the same values",)
+    log.warning("it was exported for images of %s: read as for the same values as floating-point numbers", _name(kind))
+    return (f"its images, of {_name(kind)}, are given as floating-point numbers of the same values",)
 
 
 def _use_floats(graph: fx.Graph) -> set[fx.Node]:
-    """Let a program that takes an image of integers take the same values in float32; what was of integers.
+    """Let a program that takes an image of integers, or halves, take the same values in float32; what was of those.
 
     That is the same program where it casts them before it computes: sums and products of uint8 begin again at 256.
-    Raises UnsupportedModel where it computes with integers.
+    One that computes with halves stays as it is.  Raises UnsupportedModel where it computes with integers.
     """
-    kind = integers_of_image(graph)
-    if kind is None:
+    images = [node for node in graph.nodes if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)]
+    whole = integers_of_image(graph)
+    if not images or (whole is None and images[0].meta["val"].dtype not in _HALVES):
         return set()
-    name = str(kind).removeprefix("torch.")
-    image = next(node for node in graph.nodes if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor))
-    of_integers = {image}
+    kind = images[0].meta["val"].dtype
+    of_kind = {images[0]}
     for node in graph.nodes:
-        if of_integers.isdisjoint(node.all_input_nodes) or node.op == "output":
+        if of_kind.isdisjoint(node.all_input_nodes) or node.op == "output":
             continue
         made = node.meta.get("val")
         several = made if isinstance(made, (tuple, list)) else (made,)
-        if not all(isinstance(one, Tensor) and _is_whole(one) for one in several):
+        if not all(isinstance(one, Tensor) and (one.dtype == kind or _is_whole(one)) for one in several):
             continue  # a size; a cast; a quotient, which torch computes in float32
         if word_of(node) not in _SELECT and not (node.target in _CASTS and several[0].dtype == kind):
+            if whole is None:
+                return set()
             raise UnsupportedModel(
-                f"the network: {word_of(node)}: the program takes images of {name} and computes with them as integers, "
-                "which are rounded and begin again beyond their largest; cast the image first, x.float(), and export "
-                "it again"
+                f"the network: {word_of(node)}: the program takes images of {_name(kind)} and computes with them as "
+                "integers, which are rounded and begin again beyond their largest; cast the image first, x.float(), "
+                "and export it again"
             )
-        of_integers.add(node)
-    for node in of_integers:
+        of_kind.add(node)
+    for node in of_kind:
         node.meta["val"] = tree_map(lambda one: one.to(torch.float32), node.meta["val"])
-    return of_integers
+    return of_kind
+
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def forget_dtypes(program: fx.GraphModule) -> None:
@@ -129,13 +136,14 @@ def forget_dtypes(program: fx.GraphModule) -> None:
     another type stays another tensor, as code may write into it.
     """
     drop_dtype_checks(program.graph)
-    integers = _use_floats(program.graph)
+    now_floats = _use_floats(program.graph)
+    _follow_image(program.graph)
     for node in list(program.graph.nodes):
         if node.target not in _CASTS or not _is_exact(node):
             continue
         given = node.all_input_nodes[0]
         asked = _list_asked(node)
-        copies = given in integers or _makes_a_copy(node, asked)
+        copies = given in now_floats or _makes_a_copy(node, asked)
         layout = asked.get("memory_format")
         if given.op == "get_attr" and not _is_exact(given):
             _store_as_floats(program, given)
@@ -148,6 +156,32 @@ def forget_dtypes(program: fx.GraphModule) -> None:
         else:
             node.replace_all_uses_with(given)
             program.graph.erase_node(node)
+
+
+def _follow_image(graph: fx.Graph) -> None:
+    """Let tensors that are made as large as the image, or as another tensor, be of its type, float64 say.
+
+    `torch.zeros(y.shape, dtype=y.dtype)` is exported with float32: what is written into it would be rounded.
+    """
+    images = [node for node in graph.nodes if node.op == "placeholder" and _is_exact(node)]
+    for node in graph.nodes:
+        if node.target in _LIKE and "dtype" in node.kwargs and all(map(_is_exact, (node, node.args[0]))):
+            node.kwargs = {name: value for name, value in node.kwargs.items() if name != "dtype"}
+        elif node.target in _MADE and len(images) == 1 and _is_exact(node) and _has_a_side(node.args[0]):
+            node.target, node.args, node.kwargs = _MADE[node.target], (images[0], *node.args), {}
+
+
+def _has_a_side(sizes: Any) -> bool:
+    return any(isinstance(size, fx.Node) for size in sizes)
+
+
+_LIKE = (
+    _A.zeros_like.default, _A.ones_like.default, _A.full_like.default, _A.empty_like.default, _A.new_zeros.default,
+    _A.new_ones.default, _A.new_full.default,
+)  # fmt: skip
+_MADE = {
+    _A.zeros.default: _A.new_zeros.default, _A.ones.default: _A.new_ones.default, _A.full.default: _A.new_full.default,
+}  # fmt: skip
 
 
 def _list_asked(cast: fx.Node) -> dict[str, Any]:

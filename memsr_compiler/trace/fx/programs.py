@@ -18,7 +18,7 @@ from memsr_compiler.errors import InvalidInput
 from memsr_compiler.torch_helpers import copy_module
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
-from memsr_compiler.trace.fx.regions import inline_regions, list_regions
+from memsr_compiler.trace.fx.regions import inline_regions, list_programs, list_regions
 from memsr_compiler.trace.fx.rewritten import forget_shape, require_same, run_as_made
 from memsr_compiler.trace.fx.shuffles import RESHAPES, has_shuffles, restore_shuffles
 from memsr_compiler.trace.fx.size_arithmetic import require_short_numbers
@@ -86,8 +86,7 @@ def without_guards(model: nn.Module) -> nn.Module:
     for path, program in given.named_modules():
         if _is_exported(program):
             _require_untouched(path, program, model.get_submodule(path))
-    for program in [module for module in model.modules() if _is_exported(module)]:
-        assert isinstance(program, fx.GraphModule), "it has been asked"
+    for program in filter(_is_exported, list_programs(model)):
         guards = _list_guards(program)
         for node in guards:
             program.graph.erase_node(node)
@@ -152,13 +151,8 @@ def _is_exported(module: nn.Module) -> bool:
 
 def tell_guarded(model: nn.Module) -> tuple[str, ...]:
     """Warn of programs of torch.export that were made for some images; words on what is assumed of them."""
-    told = [
-        words
-        for program in model.modules()
-        if isinstance(program, fx.GraphModule)
-        for words in tell_integers(program.graph)
-    ]
-    for program in _list_programs(model):
+    told = [words for program in list_programs(model) for words in tell_integers(program.graph)]
+    for program in _list_untold(model):
         guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
         shape = _shape_of(program)
         told += tell_exported(shape, chain.from_iterable(map(_texts_of, guards)) if guards else list_found(shape))
@@ -184,11 +178,11 @@ def _list_codes(function: Any, depth: int = 3) -> Iterator[CodeType]:
             yield from _list_codes(held, depth - 1)
 
 
-def _list_programs(model: nn.Module) -> Iterator[fx.GraphModule]:
+def _list_untold(model: nn.Module) -> Iterator[fx.GraphModule]:
     """Programs of torch.export that have been told of by nobody, but for parts of others, which take no images."""
     if not isinstance(model, fx.GraphModule):
         for part in model.children():
-            yield from _list_programs(part)
+            yield from _list_untold(part)
     elif TOLD not in model.meta:
         yield model
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from memsr_compiler.torch_helpers import walk
+
 _GRAPH_AT = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Where among its arguments an operation has the graph that it runs; what that takes stands behind it."""
 
@@ -28,6 +30,13 @@ def list_regions(program: fx.GraphModule) -> set[str]:
     """Names of the modules that are graphs of their own for how they are run, and not for what they compute."""
     places = ((node, _graph_at(node)) for node in program.graph.nodes)
     return {str(node.args[place].target) for node, place in places if place is not None}
+
+
+def list_programs(model: nn.Module) -> list[fx.GraphModule]:
+    """The programs of torch.fx in a network, but for such modules."""
+    programs = [module for _, module in walk(model) if isinstance(module, fx.GraphModule)]
+    regions = {program.get_submodule(path) for program in programs for path in list_regions(program)}
+    return [program for program in programs if program not in regions]
 
 
 def list_nodes(program: nn.Module) -> Iterator[tuple[fx.Graph, Any]]:
