@@ -30,8 +30,9 @@ from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_operations import is_checked, require_norms_that_fit
 from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
+from memsr_compiler.trace.fx.claims import require_true
 from memsr_compiler.trace.fx.programs import TOLD, generalise
-from memsr_compiler.trace.fx.regions import list_nodes
+from memsr_compiler.trace.fx.regions import inline_regions, list_nodes
 
 _RECORDS = re.compile(
     r"archive_format|archive_version|byteorder|\.data/\w+|models/model\.json|data/sample_inputs/model\.pt"
@@ -128,6 +129,8 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
                 assumed = (*assumed, *tell_integers(module.graph))
                 module.meta |= {TOLD: True, INTEGERS: integers_of_image(module.graph)}
                 _take_any_size(module)
+                inline_regions(module)
+                require_true(module)
                 generalise(module)
         except MemsrError:
             raise

@@ -84,7 +84,16 @@ def is_checked(target: str) -> bool:
     name, overload = found.groups()
     plain = name.removeprefix("_foreach_").removesuffix("_")  # of tensors one by one, or in place
     known = any(one in WORDS or one in IMPOSSIBLE or one in _ALGEBRA for one in (name, plain))
-    return known and plain not in _UNCHECKED and (name != "repeat_interleave" or overload == "self_int")
+    return known and plain not in _UNCHECKED and _is_safe(name, overload)
+
+
+def _is_safe(name: str, overload: str) -> bool:
+    """Whether this form of an operation makes its result itself: torch lets some write beyond one that it is given."""
+    packet = getattr(torch.ops.aten, name, None) or getattr(torch.ops.prims, name, None)
+    operation = getattr(packet, overload, None)
+    schema = getattr(operation, "_schema", None)
+    gives = schema is not None and not any(argument.is_out for argument in schema.arguments)
+    return gives and (name != "repeat_interleave" or overload == "self_int")
 
 
 def require_norms_that_fit(program: torch.export.ExportedProgram) -> None:

@@ -18,6 +18,7 @@ from memsr_compiler.trace.fx.bounded import Bounded, TooMany
 
 _SMALL = ((1, 1), (7, 10))
 """Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
+_LARGE = 300.0  # times the values of 0 and 1, for a second run of those: casts round what is large otherwise
 _LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
 _FREE = 2  # images, and rows and columns, where a program does not say for how many it was made
 _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
@@ -34,8 +35,9 @@ def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
     if not isinstance(image, FakeTensor) or image.dim() not in (3, 4):
         _run_small(program, torch.rand(1, 3, *_SMALL[-1]))  # for its size alone: readers run it on such
         return []
-    *first, height, width = map(_size, image.shape)
+    *first, height, width = map(size_made_for, image.shape)
     drawn = [_draw([*first, *sides], image) for sides in _SMALL]
+    drawn += [_LARGE * drawn[-1]] if image.dtype.is_floating_point else []
     runs = [(x, made) for x in drawn if (made := _run_small(program, x)) is not None]
     if runs or height * width > _LARGEST:
         return runs
@@ -132,7 +134,7 @@ def _draw(shape: Sequence[int], image: Tensor) -> Tensor:
     return drawn.to(image.device, image.dtype)
 
 
-def _size(side: Any) -> int:
+def size_made_for(side: Any) -> int:
     """The size for which a program was made, or one."""
     hint = side if isinstance(side, int) else getattr(side.node, "hint", None)
     return hint if isinstance(hint, int) else _FREE
