@@ -188,33 +188,35 @@ class View:
         return replace(self, axes=tuple(axes))
 
 
-def tell_sizes(sides: Sequence[float], *, fixed: bool) -> tuple[str, ...]:
+def tell_sizes(sides: Sequence[float], *, fixed: bool, who: str = "it") -> tuple[str, ...]:
     """Warn of a graph that was made for some sizes of images: what its code does at others, it does not say.
 
-    sides   height and width, the largest there may be;   fixed   whether there are no others
+    sides   height and width, the largest there may be;   fixed   whether there are no others;   who   the graph
 
     Gives words on what is assumed: see `Teacher.assumed`.
     """
     if min(sides) >= NO_BOUND:
         return ()
     most = "x".join(f"{side:,.0f}" if side < NO_BOUND else "any" for side in sides)
-    return tell_other_sizes(most if fixed else f"up to {most}")
+    return tell_other_sizes(most if fixed else f"up to {most}", who)
 
 
-def tell_other_sizes(which: str) -> tuple[str, ...]:
+def tell_other_sizes(which: str, who: str = "it") -> tuple[str, ...]:
     """The same of a graph that was made for images of these sizes, in words."""
     log.warning(
-        "it was exported for images of %s: read as for every size, at which its code may do something else", which
+        "%s was exported for images of %s: read as for every size, at which its code may do something else", who, which
     )
-    return (f"it does the same at every size (it was exported for images of {which})",)
+    return (f"{who} does the same at every size (it was exported for images of {which})",)
 
 
-def tell_conditions(which: str) -> tuple[str, ...]:
+def tell_conditions(which: str, who: str = "it") -> tuple[str, ...]:
     """The same of a graph that was made for images that meet these conditions, in words."""
     log.warning(
-        "it was exported for images with %s: read as for every image, of which its code may make something else", which
+        "%s was exported for images with %s: read as for every image, of which its code may make something else",
+        who,
+        which,
     )
-    return (f"it does the same to every image (it was exported for those with {which})",)
+    return (f"{who} does the same to every image (it was exported for those with {which})",)
 
 
 def _is_area(size: int | Size) -> bool:

@@ -91,8 +91,8 @@ def test_images_for_which_it_was_not_made_are_told(
     program = export(decides_by(question), Dim.AUTO, images=2)
     with caplog.at_level(logging.WARNING, "memsr_compiler"):
         traced = trace(nn.Sequential(program))
-    assert f"it was exported for images with {which}: read as for every image" in caplog.text
-    assert traced.assumed == (f"it does the same to every image (it was exported for those with {which})",)
+    assert f"its part 0 was exported for images with {which}: read as for every image" in caplog.text
+    assert traced.assumed == (f"its part 0 does the same to every image (it was exported for those with {which})",)
 
 
 def test_so_are_multiples_and_more_conditions_than_are_read(caplog: pytest.LogCaptureFixture) -> None:
@@ -352,3 +352,17 @@ def test_a_part_that_takes_a_weight_of_integers_takes_no_image(caplog: pytest.Lo
     with caplog.at_level(logging.WARNING, "memsr_compiler"):
         traced = trace(program, input_range=(0.0, 1.0))
     assert "floating-point numbers" not in caplog.text and not traced.assumed
+
+
+def test_what_a_part_was_made_for_is_told_of_the_part() -> None:
+    """It may be given features, which are larger: told was that the image has no more than 100 rows."""
+    free = {2: Dim("rows", max=100), 3: Dim.DYNAMIC}
+    parts = [Net(lambda y, x: F.pixel_shuffle(y, 2)).eval() for _ in range(2)]
+    programs = [torch.export.export(part, (torch.rand(1, 3, 9, 8),), dynamic_shapes=(free,)).module() for part in parts]
+    assumed = trace(nn.Sequential(*programs)).assumed
+    for number, words in enumerate(assumed):
+        assert words.startswith(
+            f"its part {number} does the same to every image (it was exported for those with height"
+        )
+    assert len(assumed) == 2
+    assert trace(programs[0]).assumed[0].startswith("it does the same to every image (it was exported for those with ")

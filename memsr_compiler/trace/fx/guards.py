@@ -30,11 +30,12 @@ Polynomial = Mapping[tuple[str, ...], Fraction]
 """A sum of products of sizes, {("height", "width"): 3, (): 1} for 3 h w + 1."""
 
 
-def tell_exported(shape: Sequence[Any], guards: Iterable[str]) -> tuple[str, ...]:
+def tell_exported(shape: Sequence[Any], guards: Iterable[str], who: str = "it") -> tuple[str, ...]:
     """Warn of a program that was exported for some images; words on what is assumed of it: see `Teacher.assumed`.
 
     shape    of the image, with symbols for sizes that are free; (C, H, W) too
     guards   what torch.export found out about these, "L['x'].size()[2] != 1080"
+    who      the program
     """
     axes = axes_of(shape)
     if not axes:
@@ -43,13 +44,13 @@ def tell_exported(shape: Sequence[Any], guards: Iterable[str]) -> tuple[str, ...
     conditions = list(dict.fromkeys([*_forms(shape), *filter(_is_open, words)]))
     sizes: tuple[str, ...] = ()
     if all(isinstance(side, int) for side in shape[-2:]):
-        sizes = tell_sizes(shape[-2:], fixed=True)
+        sizes = tell_sizes(shape[-2:], fixed=True, who=who)
         conditions = [words for words in conditions if "height" not in words and "width" not in words]
     if not conditions:
         return sizes
     told, left = conditions[:_MOST_TOLD], len(conditions) - _MOST_TOLD
     more = [say_count(left, "condition") + " more"] if left > 0 else []
-    return *sizes, *tell_conditions(" and ".join([*told, *more]))
+    return *sizes, *tell_conditions(" and ".join([*told, *more]), who)
 
 
 def axes_of(shape: Sequence[Any]) -> Sequence[str]:

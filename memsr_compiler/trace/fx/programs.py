@@ -152,10 +152,11 @@ def _is_exported(module: nn.Module) -> bool:
 def tell_guarded(model: nn.Module) -> tuple[str, ...]:
     """Warn of programs of torch.export that were made for some images; words on what is assumed of them."""
     told = [words for program in list_programs(model) for words in tell_integers(program.graph)]
-    for program in _list_untold(model):
+    for path, program in _list_untold(model):
         guards = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
         shape = _shape_of(program)
-        told += tell_exported(shape, chain.from_iterable(map(_texts_of, guards)) if guards else list_found(shape))
+        asked = chain.from_iterable(map(_texts_of, guards)) if guards else list_found(shape)
+        told += tell_exported(shape, asked, f"its part {path}" if path else "it")  # which is given features, maybe
     return tuple(dict.fromkeys(told))
 
 
@@ -178,13 +179,13 @@ def _list_codes(function: Any, depth: int = 3) -> Iterator[CodeType]:
             yield from _list_codes(held, depth - 1)
 
 
-def _list_untold(model: nn.Module) -> Iterator[fx.GraphModule]:
+def _list_untold(model: nn.Module, path: str = "") -> Iterator[tuple[str, fx.GraphModule]]:
     """Programs of torch.export that have been told of by nobody, but for parts of others, which take no images."""
     if not isinstance(model, fx.GraphModule):
-        for part in model.children():
-            yield from _list_untold(part)
+        for name, part in model.named_children():
+            yield from _list_untold(part, f"{path}.{name}".lstrip("."))
     elif TOLD not in model.meta:
-        yield model
+        yield path, model
 
 
 TOLD = "memsr_compiler.told"
