@@ -226,10 +226,21 @@ def test_batch_norms_are_read_where_their_weights_fit(tmp_path: Path) -> None:
         read_teacher(tmp_path / "short.pt2", probe=False)
 
 
-@pytest.mark.parametrize("divisor", [torch.tensor(-1), -1])
-def test_whole_numbers_are_not_divided_by_others(divisor: Tensor | int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "divide",
+    [
+        lambda i: torch.div(i, torch.tensor(-1), rounding_mode="trunc"),
+        lambda i: torch.div(i, -1, rounding_mode="trunc"),
+        lambda i: A.divide.Tensor_mode(i, torch.tensor(-1), rounding_mode="floor"),
+        lambda i: torch.lcm(i, torch.tensor(7)),
+        lambda i: A.avg_pool2d(i.view(1, 1, 2, 2), [2, 2], [1, 1], [0, 0], False, True, -1),
+    ],
+)
+def test_whole_numbers_are_not_divided_by_others(divide: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     """The least of 64 bits has no quotient by -1, which ended the process."""
-    asking = Asking(lambda i: torch.div(i, divisor, rounding_mode="trunc"))
     with pytest.raises(InvalidInput, match="divides whole numbers by whole numbers, of which some have no quotient"):
-        read_teacher(save(asking, tmp_path / "a.pt2"), probe=False)
-    compile_to_plain(read_teacher(save(Asking(lambda i: i // 2), tmp_path / "b.pt2"), probe=False))
+        read_teacher(save(Asking(divide), tmp_path / "a.pt2"), probe=False)
+
+
+def test_whole_numbers_may_be_halved(tmp_path: Path) -> None:
+    compile_to_plain(read_teacher(save(Asking(lambda i: i // 2), tmp_path / "a.pt2"), probe=False))

@@ -18,10 +18,15 @@ from memsr_compiler.trace.fx.rewritten import size_made_for
 
 _A, _P = torch.ops.aten, torch.ops.prims
 _DIVIDING = frozenset((
-    _A.div, _A.div_, _A.floor_divide, _A.floor_divide_, _A.remainder, _A.remainder_, _A.fmod, _A.fmod_, _P.div,
-    _P.remainder, _P.fmod,
+    _A.div, _A.div_, _A.divide, _A.divide_, _A.floor_divide, _A.floor_divide_, _A.remainder, _A.remainder_, _A.fmod,
+    _A.fmod_, _P.div, _P.remainder, _P.fmod,
 ))  # fmt: skip
 """Of whole numbers, the least by -1 ends the process: it has no quotient."""
+_DIVIDING_WITHIN = frozenset((
+    _A.gcd, _A.gcd_, _A.lcm, _A.lcm_, _A.avg_pool1d, _A.avg_pool2d, _A.avg_pool3d, _A.adaptive_avg_pool1d,
+    _A.adaptive_avg_pool2d, _A._adaptive_avg_pool2d, _A.adaptive_avg_pool3d, _A._adaptive_avg_pool3d, _P.gcd,
+))  # fmt: skip
+"""These divide by something of their own, which may be -1."""
 _NORMS = frozenset((
     _A.batch_norm, _A.native_batch_norm, _A._native_batch_norm_legit, _A._native_batch_norm_legit_no_training,
 ))  # fmt: skip
@@ -72,7 +77,8 @@ class _Looking(fx.Interpreter):
         operands = [*args, *(kwargs.get(name) for name in names[len(args) :])]
         if operation in _NORMS and any(_is_short(one, operands[0].shape[1]) for one in operands[1:5]):
             raise InvalidInput(f"{n.name}: its batch norm has weights for other channels than it has; it is damaged")
-        if operation in _DIVIDING and _is_whole(operands[0]) and _may_be_minus_one(operands[1]):
+        divides = operation in _DIVIDING_WITHIN or (operation in _DIVIDING and _may_be_minus_one(operands[1]))
+        if divides and _is_whole(operands[0]):
             raise InvalidInput(
                 f"{n.name}: {word_of(n)} divides whole numbers by whole numbers, of which some have no quotient; take "
                 "float() of both, and export the network again"
