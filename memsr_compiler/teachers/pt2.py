@@ -119,6 +119,7 @@ def load_exported(data: bytes) -> tuple[nn.Module, tuple[str, ...]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # which some versions of torch raise about themselves
                 program = torch.export.load(io.BytesIO(data))
+                _lay_out(program)
                 _require_types(program)
                 require_norms_that_fit(program)
                 _require_evaluation(program)
@@ -173,6 +174,18 @@ def _hold_back_log() -> Iterator[list[BaseException]]:
         yield told
     finally:
         log.removeFilter(hold)
+
+
+def _lay_out(program: torch.export.ExportedProgram) -> None:
+    """Give stored weights memory of their own, of which several numbers lie in one place: the file says where they lie.
+
+    Some of torch's operations read as many as there are from the first on, and write there.
+    """
+    for stored in (program.state_dict, program.constants):
+        for name, tensor in stored.items():
+            if isinstance(tensor, torch.Tensor) and torch._debug_has_internal_overlap(tensor):
+                apart = tensor.detach().clone(memory_format=torch.contiguous_format)
+                stored[name] = nn.Parameter(apart, False) if isinstance(tensor, nn.Parameter) else apart
 
 
 def _require_types(program: torch.export.ExportedProgram) -> None:

@@ -160,18 +160,20 @@ class Large(nn.Module):
         (lambda ones, x: torch.full((100_000, 100_000), 1.0), "full"),
         (lambda ones, x: torch.cat([ones.repeat(3_000) for _ in range(4)]), "repeat"),
         (lambda ones, x: x.repeat(1, 1, 20_000, 20_000) * 0 + 1, "repeat"),
+        (lambda ones, x: ones.expand(100_000, -1).sum(), "sum"),
+        (lambda ones, x: F.conv2d(torch.ones(1, 1, 9_000, 9_000), torch.ones(1, 1, 1_000, 1_000)), "convolution"),
     ],
 )
 def test_a_file_does_not_ask_for_gigabytes(make: Callable[[Tensor, Tensor], Tensor], name: str, tmp_path: Path) -> None:
-    """Of constants, or of an image of a few pixels."""
+    """Of constants, or of an image of a few pixels; nor for minutes."""
     sizes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC} if name == "repeat" else None
     program = torch.export.export(Large(make).eval(), (torch.rand(1, 3, 9, 8),), dynamic_shapes=(sizes,))
     torch.export.save(program, tmp_path / "large.pt2")
     with pytest.raises(
-        InvalidInput, match=rf"large\.pt2: its operation {name} makes [\d,]+ numbers, where an image of"
+        InvalidInput, match=rf"large\.pt2: its operation {name} takes [\d,]+ numbers, where an image of"
     ):
         read_teacher(tmp_path / "large.pt2", probe=False)
-    with pytest.raises(InvalidInput, match=f"its operation {name} makes [\\d,]+ numbers, where an image of"):
+    with pytest.raises(InvalidInput, match=f"its operation {name} takes [\\d,]+ numbers, where an image of"):
         compile_to_plain(program.module())
 
 
@@ -244,3 +246,25 @@ def test_whole_numbers_are_not_divided_by_others(divide: Callable[[Tensor], Tens
 
 def test_whole_numbers_may_be_halved(tmp_path: Path) -> None:
     compile_to_plain(read_teacher(save(Asking(lambda i: i // 2), tmp_path / "a.pt2"), probe=False))
+
+
+def test_stored_weights_lie_in_memory_of_their_own(tmp_path: Path) -> None:
+    """Where they lie is the file's word: all numbers of a norm in one place, and torch wrote behind that."""
+    model = Normed(12).eval()
+    program = torch.export.export(model, (torch.rand(1, 3, 9, 8),))
+    size = torch.full((12,), 2.0)
+    program.state_dict["g"] = nn.Parameter(size[-1:].as_strided((12, 1, 1, 1), (0, 1, 1, 1)))
+    torch.export.save(program, tmp_path / "a.pt2")
+    teacher = read_teacher(tmp_path / "a.pt2", probe=False)
+    assert not any(torch._debug_has_internal_overlap(weight) for weight in teacher.module.parameters())
+    with torch.no_grad():
+        model.g.fill_(2.0)
+        x = torch.rand(1, 3, 9, 8)
+        assert torch.allclose(compile_to_plain(teacher)(x), model(x), atol=1e-5)
+
+
+def test_factors_of_nearly_nothing_are_refused(tmp_path: Path) -> None:
+    """They make places of pixels that no integer holds, and torch reads there."""
+    asking = Asking(lambda i: A.upsample_nearest2d(i.view(1, 1, 2, 2).byte(), [4, 4], 1e-30, 1e-30))
+    with pytest.raises(InvalidInput, match="is by a factor of nearly 0"):
+        read_teacher(save(asking, tmp_path / "a.pt2"), probe=False)

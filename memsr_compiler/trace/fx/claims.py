@@ -32,6 +32,8 @@ _NORMS = frozenset((
 ))  # fmt: skip
 """Torch reads as many weights as there are channels, whether there are or not."""
 
+_LEAST_FACTOR = 2.0**-10
+
 
 def require_true(program: fx.GraphModule) -> None:
     """Raises InvalidInput where a program from a file makes tensors of other types or sizes than it says.
@@ -75,6 +77,8 @@ class _Looking(fx.Interpreter):
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         names = [argument.name for argument in n.target._schema.arguments]
         operands = [*args, *(kwargs.get(name) for name in names[len(args) :])]
+        if any(name.startswith("scales") and _is_tiny(one) for name, one in zip(names, operands, strict=False)):
+            raise InvalidInput(f"{n.name}: {word_of(n)} is by a factor of nearly 0; it is damaged")
         if operation in _NORMS and any(_is_short(one, operands[0].shape[1]) for one in operands[1:5]):
             raise InvalidInput(f"{n.name}: its batch norm has weights for other channels than it has; it is damaged")
         divides = operation in _DIVIDING_WITHIN or (operation in _DIVIDING and _may_be_minus_one(operands[1]))
@@ -100,6 +104,11 @@ def _make_of_values(n: fx.Node, said: Any) -> Any:
 
 def _is_short(weight: Any, channels: int) -> bool:
     return isinstance(weight, Tensor) and weight.shape != (channels,)
+
+
+def _is_tiny(factor: Any) -> bool:
+    """Whether a factor of an enlargement makes places of pixels that no integer holds."""
+    return isinstance(factor, float) and 0 < factor < _LEAST_FACTOR
 
 
 def _may_be_minus_one(divisor: Any) -> bool:

@@ -90,7 +90,7 @@ def _run_small(program: fx.GraphModule, x: Tensor) -> list[Tensor] | None:
         return _run(program, x, None, within=Bounded())
     except TooMany as found:
         raise InvalidInput(
-            f"its operation {found.name} makes {say_count(found.numbers, 'number')}, where an image of {x.shape[-2]}x"
+            f"its operation {found.name} takes {say_count(found.numbers, 'number')}, where an image of {x.shape[-2]}x"
             f"{x.shape[-1]} is all that it is given; it is damaged, or no network of images"
         ) from None
 
