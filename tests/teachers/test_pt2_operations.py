@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler import compile_to_plain
-from memsr_compiler.errors import InvalidInput
+from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.teachers import pt2
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.pt2_operations import is_checked
@@ -268,3 +269,20 @@ def test_factors_of_nearly_nothing_are_refused(tmp_path: Path) -> None:
     asking = Asking(lambda i: A.upsample_nearest2d(i.view(1, 1, 2, 2).byte(), [4, 4], 1e-30, 1e-30))
     with pytest.raises(InvalidInput, match="is by a factor of nearly 0"):
         read_teacher(save(asking, tmp_path / "a.pt2"), probe=False)
+
+
+def test_a_program_of_one_size_is_read_without_a_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Torch logs one for each small image that does not fit, which it is tried on."""
+
+    class OfOneSize(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pixel_shuffle(self.conv(x) + torch.zeros(1, 12, *x.shape[2:]), 2)
+
+    file = save(OfOneSize(), tmp_path / "a.pt2")
+    with contextlib.suppress(MemsrError):  # it is said to be of one size
+        compile_to_plain(read_teacher(file, probe=False))
+    assert "Traceback" not in capfd.readouterr().err

@@ -5,6 +5,9 @@ A file of a few kilobytes can ask for either.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -60,12 +63,24 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = tree_map_only(Tensor, self._shapes.from_tensor, (args, kwargs))
         read = _count_numbers((args, kwargs))
         try:
-            with self._shapes:
+            with self._shapes, _in_silence():
                 made = func(*args, **kwargs)
             count = flop_registry.get(func.overloadpacket)
             return read + _count_numbers(made), 0 if count is None else int(count(*args, **kwargs, out_val=made))
         except Exception:  # what torch itself raises, the run will
             return read, 0
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Keep to itself what torch logs, with a traceback, of shapes that do not fit; it raises it, too."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    was = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = was
 
 
 def _count_numbers(tensors: Any) -> int:
