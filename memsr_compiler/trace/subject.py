@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -380,6 +381,9 @@ def _compare_types(subject: Subject) -> tuple[str, ...]:
     name = type(subject.model).__name__
     with running_itself(subject.given):
         itself = measure_as_it_is(subject.given, subject.exact, subject.samples)
+    if math.isnan(itself) and not isinstance(subject.given, fx.GraphModule):  # a program does what its graph says
+        log.warning("%s itself takes no image on which it could be compared with its copy, which is what is read", name)
+        return (f"{name} does what its copy does, with which it could be compared on no image",)
     if itself == 0 and types_of_weights(subject.given) == {torch.float32}:
         return ()
     if off := measure_in_float32(subject.model, subject.samples):

@@ -130,6 +130,16 @@ def test_a_network_around_a_program_of_one_size_is_compared_at_that() -> None:
         trace(network)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+@pytest.mark.parametrize("shape", [(1, 3, 300, 260), (2, 3, 24, 32)])
+def test_one_that_is_compared_at_no_size_is_assumed_to_be_its_copy(shape: tuple[int, ...]) -> None:
+    """The program in it takes large images alone, or two of them."""
+    program = torch.export.export(Net().eval(), (torch.rand(shape),)).module()
+    traced = trace(nn.Sequential(program, with_settings().eval()))
+    assert "Sequential does what its copy does, with which it could be compared on no image" in traced.assumed
+    assert not any("copy" in words for words in trace(program).assumed)
+
+
 class Shuffle(nn.Module):
     """Copied as the layers of einops are: made anew, in train mode."""
 
