@@ -128,6 +128,14 @@ def require_values(model: nn.Module) -> None:
             raise InvalidInput(f"{path}.{name}: {why}" if path else f"{name}: {why}")
 
 
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Whether it is of whole numbers, or of truth values."""
+    return not (tensor.is_floating_point() or tensor.is_complex())
+
+
 def walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules by their paths, each once, as `named_modules` has it: by no method of somebody's own, nor by `==`."""
     walked, left = set[int](), [("", model)]

@@ -14,7 +14,16 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import UnsupportedModel, first_line
-from memsr_compiler.torch_helpers import InFloat64, copy_module, first_weight, leaving_transforms, list_weights, walk
+from memsr_compiler.torch_helpers import (
+    HALVES,
+    InFloat64,
+    copy_module,
+    first_weight,
+    leaving_transforms,
+    list_weights,
+    walk,
+)
+from memsr_compiler.trace.fx.rewritten import LARGEST, size_made_for
 from memsr_compiler.trace.kept.held_values import putting_back
 from memsr_compiler.trace.own_code.places import line_of
 from memsr_compiler.trace.own_code.tensors_only import mark_image
@@ -27,10 +36,8 @@ Size: TypeAlias = tuple[int, int]
 SIZES = ((6, 10), (7, 5))  # of the images on which a graph is compared with its network
 SEVERAL = int(BATCH) + 1  # images in a batch: code may take as many as readers have for the whole of it
 _LONG = ((260, 7), (7, 260))  # heights and widths: few pixels, and longer than what most code takes for small
-_LARGEST = 1 << 16  # pixels of an image on which a network is run for the size that is written into it
 _SMOOTH = (17, 16)  # height and width of an image without noise, which means of pixels take all values of
 _MANY = 10**6  # calls, by which code may decide that counts them
-_HALVES = (torch.float16, torch.bfloat16)
 _FAR = 2.0**14  # times the range: values of one image, at which whatever is bounded anywhere meets its bounds
 
 
@@ -272,9 +279,12 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
 
 
 def _off_as_it_is(model: nn.Module, exact: nn.Module, image: Tensor, result: Any, least: float = 0.0) -> float:
-    """The same of one sample; no less than `least` counts as what its result reaches."""
+    """What a network itself is off on one sample, as `measure_as_it_is` has it.
+
+    least   counts as what the result reaches, where that is less
+    """
     kind = first_weight(model).dtype
-    half = kind in _HALVES
+    half = kind in HALVES
     off = _off_in(kind, model, image, result, torch.mean if half else torch.max, least)
     if math.isnan(off):
         return off
@@ -283,7 +293,7 @@ def _off_as_it_is(model: nn.Module, exact: nn.Module, image: Tensor, result: Any
 
 
 def _reach(kind: torch.dtype, result: Tensor) -> float:
-    return float((torch.mean if kind in _HALVES else torch.max)(result.abs()))
+    return float((torch.mean if kind in HALVES else torch.max)(result.abs()))
 
 
 def _take_plain(exact: nn.Module, image: Tensor) -> Iterator[Sample]:
@@ -301,8 +311,8 @@ def _take_stated(model: nn.Module, exact: nn.Module, image: Tensor) -> Iterator[
     """
     within = () if isinstance(model, fx.GraphModule) else model.modules()
     stated = next((shape for program in within if None not in (shape := _stated_shape(program)[-2:])), ())
-    size = [side if isinstance(side, int) else side.node.hint for side in stated]
-    if size and math.prod(size) <= _LARGEST:
+    size = [size_made_for(side) for side in stated]
+    if size and math.prod(size) <= LARGEST:
         drawn = np.random.default_rng(0).random((*image.shape[:2], *size))
         low, high = float(image.min()), float(image.max())
         with suppress(Exception):  # whatever the model's own code raises

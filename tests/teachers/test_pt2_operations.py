@@ -230,23 +230,84 @@ def test_batch_norms_are_read_where_their_weights_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "divide",
+    ("divide", "why"),
     [
-        lambda i: torch.div(i, torch.tensor(-1), rounding_mode="trunc"),
-        lambda i: torch.div(i, -1, rounding_mode="trunc"),
-        lambda i: A.divide.Tensor_mode(i, torch.tensor(-1), rounding_mode="floor"),
-        lambda i: torch.lcm(i, torch.tensor(7)),
-        lambda i: A.avg_pool2d(i.view(1, 1, 2, 2), [2, 2], [1, 1], [0, 0], False, True, -1),
+        (lambda i: torch.div(i, torch.tensor(-1), rounding_mode="trunc"), "its operation div divides the least whole"),
+        (lambda i: torch.div(i, -1, rounding_mode="floor"), "its operation div divides the least whole number by -1"),
+        (lambda i: A.divide.Tensor_mode(i, torch.tensor(-1), rounding_mode="floor"), "divides the least whole number"),
+        (lambda i: torch.lcm(i, torch.tensor(7)), "lcm divides whole numbers, and some have no quotient"),
+        (
+            lambda i: A.avg_pool2d(i.view(1, 1, 2, 2), [2, 2], [1, 1], [0, 0], False, True, -1),
+            "avg_pool2d divides whole numbers, and some have no quotient",
+        ),
     ],
 )
-def test_whole_numbers_are_not_divided_by_others(divide: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
-    """The least of 64 bits has no quotient by -1, which ended the process."""
-    with pytest.raises(InvalidInput, match="divides whole numbers by whole numbers, of which some have no quotient"):
-        read_teacher(save(Asking(divide), tmp_path / "a.pt2"), probe=False)
+def test_the_least_of_whole_numbers_is_not_divided_by_minus_one(
+    divide: Callable[[Tensor], Tensor], why: str, tmp_path: Path
+) -> None:
+    """It has no quotient, which ended the process."""
+    program = torch.export.export(Asking(divide).eval(), (torch.rand(1, 3, 9, 8),))
+    program.state_dict["numbers"].fill_(-(2**63))
+    torch.export.save(program, tmp_path / "a.pt2")
+    with pytest.raises(InvalidInput, match=why):
+        read_teacher(tmp_path / "a.pt2", probe=False)
 
 
-def test_whole_numbers_may_be_halved(tmp_path: Path) -> None:
-    compile_to_plain(read_teacher(save(Asking(lambda i: i // 2), tmp_path / "a.pt2"), probe=False))
+def test_what_hangs_on_the_image_divides_no_whole_numbers(tmp_path: Path) -> None:
+    """Other images than those that are tried may have other numbers."""
+
+    class Dividing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 12, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pixel_shuffle(self.conv(x) + torch.div(x.long(), x[:, :1].long(), rounding_mode="trunc").sum(), 2)
+
+    with pytest.raises(
+        InvalidInput, match="div divides whole numbers, and some have no quotient; write the divisor as"
+    ):
+        read_teacher(save(Dividing(), tmp_path / "a.pt2"), probe=False)
+
+
+class Weighing(nn.Module):
+    """A network with something of constants in front of its shuffle."""
+
+    def __init__(self, weigh: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.weigh = nn.Conv2d(3, 12, 3, padding=1), weigh
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.weigh(self.conv(x)), 2)
+
+
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        lambda y: y * torch.tensor([1.0, 2.0]).sum(),
+        lambda y: y * torch.tensor([1.0, 2.0])[1],
+        lambda y: F.conv2d(
+            y, torch.tensor([[0.0, 1, 0], [1, 4, 1], [0, 1, 0]]).repeat(12, 1, 1, 1), padding=1, groups=12
+        ),
+        lambda y: y * y.new_tensor([1.0, 2.0]).sum(),
+        lambda y: y[:, torch.arange(12) // torch.tensor(2)],
+        lambda y: y[:, torch.remainder(torch.arange(12) + 3, torch.tensor(12))],
+        lambda y: y[:, (torch.arange(12) + 3) % 12],
+    ],
+)
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_constants_of_honest_networks_are_computed(
+    weigh: Callable[[Tensor], Tensor], decomposed: bool, tmp_path: Path
+) -> None:
+    """Of lists in forward, and places by whole numbers: torch itself fails at some of them without numbers."""
+    model, x = Weighing(weigh).eval(), torch.rand(1, 3, 9, 8)
+    free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(model, (x,), dynamic_shapes=(free,))
+    torch.export.save(program.run_decompositions() if decomposed else program, tmp_path / "a.pt2")
+    net = compile_to_plain(read_teacher(tmp_path / "a.pt2", probe=False))
+    with torch.no_grad():
+        assert torch.allclose(net(x), model(x), atol=1e-5)
 
 
 def test_stored_weights_lie_in_memory_of_their_own(tmp_path: Path) -> None:

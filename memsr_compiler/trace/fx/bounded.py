@@ -1,6 +1,7 @@
 """Runs of programs that end before they have made many gigabytes, or computed for minutes.
 
-A file of a few kilobytes can ask for either.
+A file of a few kilobytes can ask for either.  What operations make whose results values decide (`nonzero`) is no more
+than they read.
 """
 
 from __future__ import annotations
@@ -10,16 +11,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from memsr_compiler.errors import InvalidInput
+from memsr_compiler.torch_helpers import is_whole
+
 _MOST = 1 << 30
 """Numbers that all operations of a run make and read: 4 GiB in float32 of either, at most, if none are given up."""
 _MOST_SUMS = 1 << 40
 """Products and sums in matrix products and convolutions."""
+
+_A, _P = torch.ops.aten, torch.ops.prims
+DIVIDING = frozenset((
+    _A.div, _A.div_, _A.divide, _A.divide_, _A.floor_divide, _A.floor_divide_, _A.remainder, _A.remainder_, _A.fmod,
+    _A.fmod_, _P.div, _P.remainder, _P.fmod,
+))  # fmt: skip
+"""Of whole numbers, the least by -1 ends the process: it has no quotient."""
 
 
 class TooMany(Exception):
@@ -36,7 +48,10 @@ class TooMany(Exception):
 
 
 class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises TooMany before an operation makes too many numbers: their shapes are computed first, without any."""
+    """Raises TooMany before an operation makes too many numbers: their shapes are computed first, without any.
+
+    InvalidInput before one divides whole numbers that have no quotient, which would end the process.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,6 +62,8 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func.overloadpacket in DIVIDING:
+            _require_quotients(func, (*args, *kwargs.values())[:2])
         if not func.is_view:
             numbers, sums = self._count(func, args, kwargs)
             self._left -= numbers
@@ -63,7 +80,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = tree_map_only(Tensor, self._shapes.from_tensor, (args, kwargs))
         read = _count_numbers((args, kwargs))
         try:
-            with self._shapes, _in_silence():
+            with self._shapes, in_silence():
                 made = func(*args, **kwargs)
             count = flop_registry.get(func.overloadpacket)
             return read + _count_numbers(made), 0 if count is None else int(count(*args, **kwargs, out_val=made))
@@ -72,7 +89,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _in_silence() -> Iterator[None]:
+def in_silence() -> Iterator[None]:
     """Keep to itself what torch logs, with a traceback, of shapes that do not fit; it raises it, too."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     was = log.disabled
@@ -81,6 +98,15 @@ def _in_silence() -> Iterator[None]:
         yield
     finally:
         log.disabled = was
+
+
+def _require_quotients(func: Any, operands: tuple[Any, ...]) -> None:
+    dividend, divisor = (torch.as_tensor(operand) for operand in operands)
+    if not (is_whole(dividend) and is_whole(divisor)) or dividend.dtype == torch.bool:
+        return
+    if bool((divisor == -1).any()) and bool((dividend == torch.iinfo(dividend.dtype).min).any()):
+        name = func._schema.name.partition("::")[2]
+        raise InvalidInput(f"its operation {name} divides the least whole number by -1; it is damaged")
 
 
 def _count_numbers(tensors: Any) -> int:

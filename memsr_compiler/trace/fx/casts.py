@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.torch_helpers import HALVES, is_whole
 from memsr_compiler.trace.fx.needed import word_of
 from memsr_compiler.trace.fx.regions import list_programs
 
@@ -63,7 +64,7 @@ def integers_of_image(graph: fx.Graph) -> torch.dtype | None:
     """The type of integers of which a program takes its image, uint8 say; None of others."""
     values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
     image = next((value for value in values if isinstance(value, Tensor)), None)
-    return image.dtype if image is not None and image.dim() in (3, 4) and _is_whole(image) else None
+    return image.dtype if image is not None and image.dim() in (3, 4) and is_whole(image) else None
 
 
 def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
@@ -74,10 +75,6 @@ def range_of_integers(model: nn.Module) -> tuple[float, float] | None:
 
 INTEGERS = "memsr_compiler.integers"
 """In the notes of a program from a file, the type of integers of which it took its image."""
-
-
-def _is_whole(value: Tensor) -> bool:
-    return not (value.is_floating_point() or value.is_complex())
 
 
 def tell_integers(graph: fx.Graph) -> tuple[str, ...]:
@@ -97,7 +94,7 @@ def _use_floats(graph: fx.Graph) -> set[fx.Node]:
     """
     images = [node for node in graph.nodes if node.op == "placeholder" and isinstance(node.meta.get("val"), Tensor)]
     whole = integers_of_image(graph)
-    if not images or (whole is None and images[0].meta["val"].dtype not in _HALVES):
+    if not images or (whole is None and images[0].meta["val"].dtype not in HALVES):
         return set()
     kind = images[0].meta["val"].dtype
     of_kind = {images[0]}
@@ -106,7 +103,7 @@ def _use_floats(graph: fx.Graph) -> set[fx.Node]:
             continue
         made = node.meta.get("val")
         several = made if isinstance(made, (tuple, list)) else (made,)
-        if not all(isinstance(one, Tensor) and (one.dtype == kind or _is_whole(one)) for one in several):
+        if not all(isinstance(one, Tensor) and (one.dtype == kind or is_whole(one)) for one in several):
             continue  # a size; a cast; a quotient, which torch computes in float32
         if word_of(node) not in _SELECT and not (node.target in _CASTS and several[0].dtype == kind):
             if whole is None:
@@ -120,9 +117,6 @@ def _use_floats(graph: fx.Graph) -> set[fx.Node]:
     for node in of_kind:
         node.meta["val"] = tree_map(lambda one: one.to(torch.float32), node.meta["val"])
     return of_kind
-
-
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 def _name(kind: torch.dtype) -> str:

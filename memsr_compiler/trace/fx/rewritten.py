@@ -19,7 +19,7 @@ from memsr_compiler.trace.fx.bounded import Bounded, TooMany
 _SMALL = ((1, 1), (7, 10))
 """Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
 _LARGE = 300.0  # times the values of 0 and 1, for a second run of those: casts round what is large otherwise
-_LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
+LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
 _FREE = 2  # images, and rows and columns, where a program does not say for how many it was made
 _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
 """By how much more a program rounds that takes such images, where float32 is 1."""
@@ -39,7 +39,7 @@ def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
     drawn = [_draw([*first, *sides], image) for sides in _SMALL]
     drawn += [_LARGE * drawn[-1]] if image.dtype.is_floating_point else []
     runs = [(x, made) for x in drawn if (made := _run_small(program, x)) is not None]
-    if runs or height * width > _LARGEST:
+    if runs or height * width > LARGEST:
         return runs
     x = _draw([*first, height, width], image)
     with suppress(TooMany):
@@ -104,7 +104,7 @@ def _run(
         torch.manual_seed(0)
         try:
             made = copied.forward(x.clone())
-        except TooMany:
+        except (InvalidInput, TooMany):
             raise
         except Exception:  # whatever torch raises where shapes do not fit
             return None
