@@ -279,7 +279,7 @@ def measure_as_it_is(model: nn.Module, exact: nn.Module, samples: Mapping[int, S
 
 
 def _off_as_it_is(model: nn.Module, exact: nn.Module, image: Tensor, result: Any, least: float = 0.0) -> float:
-    """What a network itself is off on one sample, as `measure_as_it_is` has it.
+    """The difference of a network itself from one sample, as `measure_as_it_is` has it.
 
     least   counts as what the result reaches, where that is less
     """

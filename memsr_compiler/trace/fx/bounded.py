@@ -73,7 +73,7 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
     def _count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
-        """How many numbers an operation reads and makes, and how many products and sums it takes.
+        """Count the numbers that an operation reads and makes, and the products and sums that it takes.
 
         Where values decide what it makes, that is no more than what it reads.
         """

@@ -110,7 +110,7 @@ class _Looking(fx.Interpreter):
             return _make(said)
 
     def _make_of_values(self, n: fx.Node, said: Any) -> Any:
-        """What an operation makes, where values say how much of it: of the type that it takes, or places of it.
+        """A result where values say how much an operation makes: of the type that it takes, or places of it.
 
         A number is one of the size that free sizes have.
         """
