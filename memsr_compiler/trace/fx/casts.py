@@ -153,7 +153,7 @@ def forget_dtypes(program: fx.GraphModule) -> None:
 
 
 def _follow_image(graph: fx.Graph) -> None:
-    """Let tensors that are made as large as the image, or as another tensor, be of its type, float64 say.
+    """Let tensors that are made as another, or as large as the image to be written into, be of its type, float64 say.
 
     `torch.zeros(y.shape, dtype=y.dtype)` is exported with float32: what is written into it would be rounded.
     """
@@ -161,8 +161,26 @@ def _follow_image(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.target in _LIKE and "dtype" in node.kwargs and all(map(_is_exact, (node, node.args[0]))):
             node.kwargs = {name: value for name, value in node.kwargs.items() if name != "dtype"}
-        elif node.target in _MADE and len(images) == 1 and _is_exact(node) and _has_a_side(node.args[0]):
+        elif (
+            node.target in _MADE
+            and len(images) == 1
+            and _is_exact(node)
+            and _has_a_side(node.args[0])
+            and _is_written(node)
+        ):
             node.target, node.args, node.kwargs = _MADE[node.target], (images[0], *node.args), {}
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Whether something is written into a tensor, or into a view of it."""
+    for user in node.users:
+        target = user.target
+        if not isinstance(target, torch._ops.OpOverload) or user.args[0] is not node:
+            continue
+        alias = target._schema.arguments[0].alias_info
+        if (alias is not None and alias.is_write) or (target.is_view and _is_written(user)):
+            return True
+    return False
 
 
 def _has_a_side(sizes: Any) -> bool:

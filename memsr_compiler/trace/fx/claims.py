@@ -1,4 +1,4 @@
-"""What a file says of the tensors of its program: torch believes it, so it is computed again, without numbers."""
+"""Claims of a file on the tensors of its program: torch believes them, so they are computed again, by shapes alone."""
 
 from __future__ import annotations
 
