@@ -33,7 +33,6 @@ _NORMS = frozenset((
     _A.batch_norm, _A.native_batch_norm, _A._native_batch_norm_legit, _A._native_batch_norm_legit_no_training,
 ))  # fmt: skip
 """Torch reads as many weights as there are channels, whether there are or not."""
-
 _STATISTICS = ("running_mean", "running_var")
 _PLACES = frozenset((_A.nonzero, _A.argwhere, _A.nonzero_static))
 _LEAST_FACTOR = 2.0**-10
@@ -77,11 +76,10 @@ class _Looking(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         if not self.of_image.isdisjoint(n.all_input_nodes):
-            self.of_image.add(n)
+            writes = isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable
+            self.of_image |= {n, *n.all_input_nodes[:1]} if writes else {n}
         if isinstance(n.target, torch._ops.OpOverload):
             self._require_operands(n, n.target.overloadpacket)
-        if n.target == _A.detach_.default:  # which torch does not do to a view without numbers
-            return self.fetch_args_kwargs_from_env(n)[0][0]
         said = n.meta.get("val")
         made = self._compute(n, said)
         if n.op == "get_attr" and isinstance(made, Tensor):
@@ -99,6 +97,8 @@ class _Looking(fx.Interpreter):
         return made
 
     def _compute(self, n: fx.Node, said: Any) -> Any:
+        if n.target == _A.detach_.default:  # which torch does not do to a view without numbers
+            return self.fetch_args_kwargs_from_env(n)[0][0]
         try:
             with in_silence():
                 return super().run_node(n)
@@ -118,7 +118,7 @@ class _Looking(fx.Interpreter):
             return size_made_for(said) if isinstance(said, torch.SymInt) else 1.0
         operands = self.fetch_args_kwargs_from_env(n)[0]
         given = next((one for one in operands if isinstance(one, Tensor)), None)
-        places = getattr(n.target, "overloadpacket", None) in _PLACES or given is None
+        places = getattr(n.target, "overloadpacket", None) in _PLACES
         return _make(said).to(torch.int64 if places or given is None else given.dtype)
 
     def _require_operands(self, n: fx.Node, operation: Any) -> None:
