@@ -97,15 +97,17 @@ def take_samples(
     return samples, errors
 
 
-def try_channels(model: nn.Module, input_range: Range, size: Size) -> tuple[list[int], dict[int, str]]:
+def try_channels(
+    model: nn.Module, tried: nn.Module, input_range: Range, size: Size
+) -> tuple[list[int], dict[int, str]]:
     """Numbers of channels that a network takes, likeliest first; for the others what it raises, and where.
 
-    A copy is tried, and another where code that ended midway left weights changed that it would have put back.
+    tried   a copy of it in float64, which is run, and another where code that ended midway left weights changed that
+            it would have put back
     """
     low, high = _finite(input_range)
     taken: list[int] = []
     errors: dict[int, str] = {}
-    tried = copy_module(model, torch.float64)
     with putting_back(tried):
         for channels in possible_channels(model):
             image = torch.linspace(low, high, channels * math.prod(size), dtype=torch.float64)

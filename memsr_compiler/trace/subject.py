@@ -28,7 +28,6 @@ from memsr_compiler.trace.kept.first_runs import require_nothing_of_the_first, r
 from memsr_compiler.trace.kept.held_values import Held, putting_back
 from memsr_compiler.trace.kept.remembered import keeps_values
 from memsr_compiler.trace.own_code.numbers import Group, numbers_of_modules
-from memsr_compiler.trace.own_code.own_files import is_foreign
 from memsr_compiler.trace.own_code.places import words_of
 from memsr_compiler.trace.own_code.tensors_only import has_marked_tensors
 from memsr_compiler.trace.own_code.unheard import Noted, find_value_question, noting_code
@@ -178,8 +177,9 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     given, reference = model, copy_module(model, torch.float64)
     require_readable(reference)
     _require_copied(model, reference)
+    tried = copy_module(reference, torch.float64)  # out of hearing: copying runs much code
     with noting_code(reference) as noted:
-        taken, failed = try_channels(reference, input_range, sizes[0])
+        taken, failed = try_channels(reference, tried, input_range, sizes[0])
     _require_heard(model, noted)
     held = Held([model], weights=False)
     before, private = _shared_chance(), _OwnGenerators()
@@ -201,9 +201,8 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples:
         with held.as_it_was():
             require_nothing_of_the_first(given, input_range, sizes[0])
-    codes = [code for code in noted.codes if is_foreign(code.co_filename)]
-    numbers = numbers_of_modules(model, codes).union(*noted.codes.values())
-    keeps = bool(noted.unknown) or any(map(keeps_values, codes))
+    numbers = numbers_of_modules(model, noted.codes).union(*noted.codes.values())
+    keeps = bool(noted.unknown) or any(map(keeps_values, noted.codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
     return Subject(
         model, itself, reference, samples, failed | errors, sizes[0], unknown, noted.asking, numbers, keeps, exported

@@ -163,6 +163,7 @@ class Large(nn.Module):
         (lambda ones, x: x.repeat(1, 1, 20_000, 20_000) * 0 + 1, "repeat"),
         (lambda ones, x: ones.expand(100_000, -1).sum(), "sum"),
         (lambda ones, x: F.conv2d(torch.ones(1, 1, 9_000, 9_000), torch.ones(1, 1, 1_000, 1_000)), "convolution"),
+        (lambda ones, x: F.max_pool1d(ones.repeat(500)[None, None], 50_000, 1, 25_000), "max_pool2d_with_indices"),
     ],
 )
 def test_a_file_does_not_ask_for_gigabytes(make: Callable[[Tensor, Tensor], Tensor], name: str, tmp_path: Path) -> None:

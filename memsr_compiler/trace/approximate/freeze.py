@@ -148,7 +148,7 @@ def find_places(model: nn.Module, input_range: tuple[float, float] = (0.0, 1.0))
     """Names of the gates and activations that `freeze` would replace; none where that is not enough."""
     try:
         model = without_guards(model)
-        possible, _ = try_channels(model, input_range, SMALL[0])
+        possible, _ = try_channels(model, copy_module(model, torch.float64), input_range, SMALL[0])
         return tuple(place.name for place in _read_any(model, possible, {}, input_range)[1])
     except Exception:  # whatever the model's own code, or the tracer, raises
         return ()

@@ -7,6 +7,7 @@ than they read.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ from memsr_compiler.torch_helpers import is_whole
 _MOST = 1 << 30
 """Numbers that all operations of a run make and read: 4 GiB in float32 of either, at most, if none are given up."""
 _MOST_SUMS = 1 << 40
-"""Products and sums in matrix products and convolutions."""
+"""Products and sums in matrix products and convolutions, and numbers that pools look at."""
 
 _A, _P = torch.ops.aten, torch.ops.prims
 DIVIDING = frozenset((
@@ -83,7 +84,8 @@ class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self._shapes, in_silence():
                 made = func(*args, **kwargs)
             count = flop_registry.get(func.overloadpacket)
-            return read + _count_numbers(made), 0 if count is None else int(count(*args, **kwargs, out_val=made))
+            sums = _count_looks(func, args, made) if count is None else int(count(*args, **kwargs, out_val=made))
+            return read + _count_numbers(made), sums
         except Exception:  # what torch itself raises, the run will
             return read, 0
 
@@ -107,6 +109,13 @@ def _require_quotients(func: Any, operands: tuple[Any, ...]) -> None:
     if bool((divisor == -1).any()) and bool((dividend == torch.iinfo(dividend.dtype).min).any()):
         name = func._schema.name.partition("::")[2]
         raise InvalidInput(f"its operation {name} divides the least whole number by -1; it is damaged")
+
+
+def _count_looks(func: Any, args: tuple[Any, ...], made: Any) -> int:
+    """Count the numbers that a pool looks at, a kernel for each that it makes; 0 of what has no kernel."""
+    named = zip(func._schema.arguments, args, strict=False)
+    kernel = next((value for argument, value in named if argument.name == "kernel_size"), ())
+    return math.prod(kernel) * _count_numbers(made) if kernel else 0
 
 
 def _count_numbers(tensors: Any) -> int:

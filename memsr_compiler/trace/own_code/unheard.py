@@ -80,7 +80,7 @@ _ASKED_OF = _HANDING_OVER | _OF_READERS
 
 
 class Noted:
-    """Code that ran, of whoever's, and the numbers that foreign code has at hand.
+    """Foreign code that ran, and the numbers that it has at hand.
 
     unknown     the first that could ask what a tracer does not hear, by name; "" without
     asking      the first that took anything but a tensor out of a tensor, by name; "" without
@@ -93,30 +93,38 @@ class Noted:
         self.watching: CodeType | None = None
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self._imports = 0  # frames of Python's that import: what runs within is no code of the network, and much
+        self._passed = dict[int, CodeType]()  # that asks nothing, by its id, as to hash code takes long; held for that
         self.known = KnownCode(model)
         self.asking = ""
         self.unknown = find_own_kind(model) if self.known.forwards() else type(model).__name__
 
     def note(self, frame: FrameType, event: str, called: Any) -> None:
         code = frame.f_code
+        if event == "c_return" or id(code) in self._passed:
+            return
         if event == "c_call" and getattr(called, "__name__", "") in _OF_READERS and is_foreign(code.co_filename):
             self.watching = code
-        if code.co_filename.startswith("<frozen importlib"):
+        imports = code.co_filename.startswith("<frozen importlib")
+        if imports:
             self._imports += {"call": 1, "return": -1}.get(event, 0)
         if event != "call":
+            return
+        if not (imports or code.co_name in _ASKED_OF or code is _HASH or is_foreign(code.co_filename)):
+            self._passed[id(code)] = code
             return
         asker = frame.f_back
         if code.co_name in _ASKED_OF and asker is not None and is_foreign(asker.f_code.co_filename):
             self._note_call(frame, asker.f_code)
         if code is _HASH and asker is not None and is_foreign(asker.f_code.co_filename) and not self.asking:
             self.asking = getattr(asker.f_code, "co_qualname", asker.f_code.co_name)  # of Python 3.11
-        foreign = is_foreign(code.co_filename) and not _is_made_for_us(frame)
+        if not is_foreign(code.co_filename) or _is_made_for_us(frame):
+            return
         if code not in self.codes:
-            if foreign and not _KINDS_OF_READERS.isdisjoint(code.co_names):
+            if not _KINDS_OF_READERS.isdisjoint(code.co_names):
                 self.watching = code
             if not self._imports:  # else once it runs in the network
-                self.codes[code] = numbers_at_hand(frame) if foreign else frozenset()
-        if not foreign or self.unknown or self._imports:  # torch imports the first time only; code that does is noted
+                self.codes[code] = numbers_at_hand(frame)
+        if self.unknown or self._imports:  # torch imports the first time only; code that does is noted
             return
         if not _is_copying(frame) and not self.known.holds(frame):
             self.unknown = getattr(code, "co_qualname", code.co_name)  # of Python 3.11
