@@ -144,7 +144,7 @@ def compile_to_plain(
     tail          "fold": everything at the input's resolution and one pixel shuffle at the end; "keep": a stack of
                   layers for each resolution, a pixel shuffle between
     input_range   the smallest and largest input value: (0, 1) or (0, 255), say; None: the teacher's own, (0, 1) of a
-                  module
+                  module of yours
     align         widths are padded to a multiple of it; None: 8, or 4 for "prelu"
     image_skip    "outside": an image that is enlarged and added at the very end stays beside the plain network;
                   "refuse": one that is repeated pixel by pixel is carried inside, an interpolated one refused

@@ -69,7 +69,7 @@ def calibrate(
     model        what `read_teacher` gives, a module, or a file's path
     images       one or several: tensors (N, C, H, W) in the input range, pixels (H, W, C), files; or a folder
     margin       at least 1
-    input_range  None: the teacher's own, 0 to 1 for a module
+    input_range  None: the teacher's own, 0 to 1 for a module of yours
     tail         as it will be compiled
     steps        of the adversarial search
     device       where the network runs, "cpu" or "cuda"

@@ -115,7 +115,7 @@ def shrink(
     mean_shift    beta of the paper's mode;   paper   where its text and its authors' code part, which to follow
     samples       crops that are cut from the images; None: 12 to 36, by the teacher's size;   seed   of where
     align         all widths are rounded up to a multiple of it
-    input_range   lowest and highest input value; None: what the teacher says, 0 to 1 for a module
+    input_range   lowest and highest input value; None: what the teacher says, 0 to 1 for a module of yours
     device        "cpu" or "cuda": where teacher and student run; the student is on the CPU in the end
     on_step       hears what is being done
 

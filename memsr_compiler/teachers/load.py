@@ -38,7 +38,7 @@ from memsr_compiler.teachers.remarks import Remarks, read_remarks
 from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import check_tensors, widen
-from memsr_compiler.teachers.teacher import Range, Teacher
+from memsr_compiler.teachers.teacher import Range, Teacher, give_module
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread, prepare
 from memsr_compiler.trace.fx.casts import range_of_integers
@@ -58,16 +58,22 @@ def load_teacher(
     input_range: Range | None = None,
     probe: bool = True,
 ) -> nn.Module:
-    """The module of `read_teacher`, with the same arguments and errors."""
-    return read_teacher(
-        path,
-        arch=arch,
-        arch_args=arch_args,
-        prefix=prefix,
-        allow_pickle=allow_pickle,
-        input_range=input_range,
-        probe=probe,
-    ).module
+    """The module of `read_teacher`, with the same arguments and errors.
+
+    Functions that take teachers know of this very module the range of its values and what was assumed of the file; of
+    a copy, and of a module around it, they assume 0 to 1.
+    """
+    return give_module(
+        read_teacher(
+            path,
+            arch=arch,
+            arch_args=arch_args,
+            prefix=prefix,
+            allow_pickle=allow_pickle,
+            input_range=input_range,
+            probe=probe,
+        )
+    )
 
 
 def read_teacher(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,26 @@ class Teacher:
         return self.takes.scale
 
 
+class _Read(NamedTuple):
+    """Fields of a `Teacher` that stay true of its module, whatever is done to its weights."""
+
+    input_range: Range
+    assumed: tuple[str, ...]
+    stated_range: Range | None
+
+
+_READ: WeakKeyDictionary[nn.Module, _Read] = WeakKeyDictionary()
+
+
+def give_module(teacher: Teacher) -> nn.Module:
+    """The module of a teacher that was read from a file, whose range `as_teacher` knows as long as it is there.
+
+    Not that of copies, nor of what is put around it.
+    """
+    _READ[teacher.module] = _Read(teacher.input_range, teacher.assumed, teacher.stated_range)
+    return teacher.module
+
+
 TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
 """Anything that a function takes as a teacher: what `read_teacher` gives, a module, or a file's path."""
 
@@ -92,7 +113,8 @@ TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
     """The teacher that a person means: a `Teacher`, a module of theirs, or a file.
 
-    input_range   replaces what the teacher says; None: that, or 0 to 1 for a module, 0 to 255 for one that takes uint8
+    input_range   replaces what the teacher says; None: that, what `load_teacher` found of a module that it gave, or of
+                  another 0 to 1, or 0 to 255 where it takes uint8
     plain         a plain network's file is taken too
 
     Of a file it is probed what the file does not say, see `read_teacher`.
@@ -127,6 +149,8 @@ def _teacher(source: TeacherLike, input_range: Range | None, plain: bool) -> Tea
     if isinstance(source, PlainNet):
         return _plain_teacher(source, None)
     if isinstance(source, nn.Module):
+        if (read := _READ.get(source)) is not None:
+            return Teacher(module=source, **read._asdict())
         known = range_of_integers(source)
         return Teacher(
             module=unwrap(source), input_range=known or (0.0, 1.0), assumed=() if known else (assume_range((0.0, 1.0)),)

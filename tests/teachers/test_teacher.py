@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,32 @@ def test_what_a_person_means(file: Path, tmp_path: Path) -> None:
     assert as_teacher(net).input_range == (-1.0, 1.0)
     plain = as_teacher(tmp_path / "plain.onnx", plain=True)
     assert isinstance(plain.module, PlainNet) and plain.input_range == (-1.0, 1.0) and not plain.range_is_assumed
+
+
+def test_a_module_from_a_file_keeps_the_range_that_the_file_says(tmp_path: Path) -> None:
+    """It was taken for one of 0 to 1, beside the warning that 0 to 255 had been taken."""
+    torch.manual_seed(0)
+    file = tmp_path / "teacher.pt"
+    torch.save(EDSR(scale=2, blocks=1, channels=4, mean=(0.45, 0.44, 0.4), rgb_range=255).state_dict(), file)
+    teacher, module = read_teacher(file, probe=False), load_teacher(file, probe=False)
+    assert teacher.input_range == (0.0, 255.0)
+    known = as_teacher(module)
+    assert known.module is module
+    assert (known.input_range, known.assumed) == (teacher.input_range, teacher.assumed)
+    assert known.stated_range == teacher.stated_range
+    assert compile_to_plain(module).info.input_range == (0.0, 255.0)
+    assert compile_to_plain(module).info.assumed == compile_to_plain(teacher).info.assumed
+    told = as_teacher(module, input_range=(0.0, 1.0))
+    assert told.input_range == (0.0, 1.0) and not told.range_is_assumed
+    around = as_teacher(nn.Sequential(module))
+    assert around.input_range == (0.0, 1.0) and around.range_is_assumed
+    assert as_teacher(load_teacher(file, input_range=(0.0, 255.0), probe=False)).input_range == (0.0, 255.0)
+
+
+def test_what_is_known_of_a_module_does_not_keep_it(file: Path) -> None:
+    module = weakref.ref(load_teacher(file))
+    gc.collect()
+    assert module() is None
 
 
 def test_a_range_that_is_told_is_not_assumed() -> None:
