@@ -38,7 +38,7 @@ from memsr_compiler.teachers.remarks import Remarks, read_remarks
 from memsr_compiler.teachers.reparametrised import compute_weights
 from memsr_compiler.teachers.spandrel import INPUT_RANGE, build_by_spandrel
 from memsr_compiler.teachers.state_dict import check_tensors, widen
-from memsr_compiler.teachers.teacher import Range, Teacher, give_module
+from memsr_compiler.teachers.teacher import Range, Teacher, remember_range
 from memsr_compiler.teachers.wrappers import Misfit, StateDict, UnknownKeys, some, take_prefix, unwrap, without_tools
 from memsr_compiler.torch_helpers import one_thread, prepare
 from memsr_compiler.trace.fx.casts import range_of_integers
@@ -63,17 +63,15 @@ def load_teacher(
     Functions that take teachers know of this very module the range of its values and what was assumed of the file; of
     a copy, and of a module around it, they assume 0 to 1.
     """
-    return give_module(
-        read_teacher(
-            path,
-            arch=arch,
-            arch_args=arch_args,
-            prefix=prefix,
-            allow_pickle=allow_pickle,
-            input_range=input_range,
-            probe=probe,
-        )
-    )
+    return read_teacher(
+        path,
+        arch=arch,
+        arch_args=arch_args,
+        prefix=prefix,
+        allow_pickle=allow_pickle,
+        input_range=input_range,
+        probe=probe,
+    ).module
 
 
 def read_teacher(
@@ -113,7 +111,7 @@ def read_teacher(
         raise RefusedPickle(f"{path}: {error}") from error
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
-    return replace(teacher, sha256=hashlib.sha256(data).hexdigest(), path=path)
+    return remember_range(replace(teacher, sha256=hashlib.sha256(data).hexdigest(), path=path))
 
 
 @one_thread()

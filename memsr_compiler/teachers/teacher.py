@@ -97,13 +97,13 @@ class _Read(NamedTuple):
 _READ: WeakKeyDictionary[nn.Module, _Read] = WeakKeyDictionary()
 
 
-def give_module(teacher: Teacher) -> nn.Module:
-    """The module of a teacher that was read from a file, whose range `as_teacher` knows as long as it is there.
+def remember_range(teacher: Teacher) -> Teacher:
+    """The teacher; `as_teacher` knows the range of its module, as long as that is there, where it is given alone.
 
     Not that of copies, nor of what is put around it.
     """
     _READ[teacher.module] = _Read(teacher.input_range, teacher.assumed, teacher.stated_range)
-    return teacher.module
+    return teacher
 
 
 TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
@@ -113,7 +113,7 @@ TeacherLike: TypeAlias = "Teacher | nn.Module | str | PathLike[str]"
 def as_teacher(source: TeacherLike, *, input_range: Range | None = None, plain: bool = False) -> Teacher:
     """The teacher that a person means: a `Teacher`, a module of theirs, or a file.
 
-    input_range   replaces what the teacher says; None: that, what `load_teacher` found of a module that it gave, or of
+    input_range   replaces what the teacher says; None: that, what was read with a module that came from a file, or of
                   another 0 to 1, or 0 to 255 where it takes uint8
     plain         a plain network's file is taken too
 

@@ -60,6 +60,7 @@ def test_a_module_from_a_file_keeps_the_range_that_the_file_says(tmp_path: Path)
     torch.save(EDSR(scale=2, blocks=1, channels=4, mean=(0.45, 0.44, 0.4), rgb_range=255).state_dict(), file)
     teacher, module = read_teacher(file, probe=False), load_teacher(file, probe=False)
     assert teacher.input_range == (0.0, 255.0)
+    assert as_teacher(teacher.module).input_range == (0.0, 255.0)
     known = as_teacher(module)
     assert known.module is module
     assert (known.input_range, known.assumed) == (teacher.input_range, teacher.assumed)
