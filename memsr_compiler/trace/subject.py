@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
-from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside, walk
 from memsr_compiler.trace.fx.casts import refuse_autocast
 from memsr_compiler.trace.fx.needed import word_of
 from memsr_compiler.trace.fx.programs import require_whole, tell_guarded, without_guards
@@ -75,6 +75,7 @@ class Subject:
     numbers   that its code has at hand, to decide by
     keeps     whether its code may keep something from one run to the next, elsewhere than in weights
     exported  what is assumed of programs of torch.export in it, in words; it has been told
+    of_ours   whether all the code that ran is torch's and of this package, which keeps nothing and asks for no size
     """
 
     model: nn.Module
@@ -88,6 +89,7 @@ class Subject:
     numbers: frozenset[Group] = frozenset()
     keeps: bool = False
     exported: tuple[str, ...] = ()
+    of_ours: bool = False
 
     def tell_assumed(self, *, sizes: bool = False, channels: int | None = None) -> tuple[str, ...]:
         """Words on what is assumed of the network and its code, as a warning too: it is compared at samples alone.
@@ -198,14 +200,26 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    if samples:
+    of_ours = not noted.codes and not noted.unknown and not any(isinstance(m, fx.GraphModule) for _, m in walk(model))
+    if samples and not of_ours:
         with held.as_it_was():
             require_nothing_of_the_first(given, input_range, sizes[0])
     numbers = numbers_of_modules(model, noted.codes).union(*noted.codes.values())
     keeps = bool(noted.unknown) or any(map(keeps_values, noted.codes))
     unknown = noted.unknown or (type(model).__name__ if has_marked_tensors(given) else "")
     return Subject(
-        model, itself, reference, samples, failed | errors, sizes[0], unknown, noted.asking, numbers, keeps, exported
+        model,
+        itself,
+        reference,
+        samples,
+        failed | errors,
+        sizes[0],
+        unknown,
+        noted.asking,
+        numbers,
+        keeps,
+        exported,
+        of_ours,
     )
 
 

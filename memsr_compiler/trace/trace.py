@@ -149,7 +149,8 @@ def trace(model: nn.Module, *, input_range: tuple[float, float] = (0.0, 1.0)) ->
     say_decided(
         subject.model, stopped, traced.graph.input.channels, unheard=bool(subject.unknown), numbers=subject.numbers
     )
-    _say_at(subject, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
+    if not subject.of_ours:
+        _say_at(subject, traced, (*_SMALLEST, *_LONGEST, *(_LARGER if subject.unknown else ())))
     assumed = subject.tell_assumed(sizes=stopped is not None, channels=traced.graph.input.channels)
     return replace(require_convolution(traced), assumed=(*assumed, *rounded))
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.teachers.families.edsr import EDSR
 from memsr_compiler.trace.kept.remembered import keeps_values
+from memsr_compiler.trace.samples import Sample
 from memsr_compiler.trace.trace import trace
 
 
@@ -354,3 +357,41 @@ class ByWeight(nn.Module):
 def test_a_table_by_tensors_is_named() -> None:
     with pytest.raises(UnsupportedModel, match=r"keeps something of the first image that it sees, in ByWeight\.kept"):
         trace(ByWeight().eval())
+
+
+class Doubled(nn.Module):
+    """Doubles what has 260 rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2 if len(x[0, 0]) == 260 else 1)
+
+
+def add_first(module: nn.Module, x: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    first: Tensor = vars(module).setdefault("first", brightness(x[0]))
+    return result + first
+
+
+def test_a_network_of_ours_is_tried_on_where_code_of_others_is_within(caplog: pytest.LogCaptureFixture) -> None:
+    """Such code is what asks for sizes and remembers: of a network that has none, this is not asked."""
+    sizes: list[tuple[int, int]] = []
+
+    def note_size(_: nn.Module, image: Tensor) -> Sample:
+        sizes.append((image.shape[2], image.shape[3]))
+        raise RuntimeError
+
+    with mock.patch("memsr_compiler.trace.trace.take_sample", note_size):
+        trace(EDSR(scale=2, blocks=1, channels=4).eval())
+        assert not sizes
+        trace(nn.Sequential(Doubled(), EDSR(scale=2, blocks=1, channels=4)).eval())
+        assert (260, 1) in sizes
+    trace(nn.Sequential(Doubled(), EDSR(scale=2, blocks=1, channels=4)).eval())
+    assert "at 260x1 it gives something else" in caplog.text
+    hooked = EDSR(scale=2, blocks=1, channels=4).eval()
+    hooked.sub_mean.register_forward_hook(add_first)
+    with pytest.raises(UnsupportedModel, match="keeps something of the first image"):
+        trace(hooked)
+    given = EDSR.forward
+    with mock.patch.object(EDSR, "forward", lambda self, x: given(self, Doubled()(x))):
+        caplog.clear()
+        trace(EDSR(scale=2, blocks=1, channels=4).eval())
+    assert "at 260x1 it gives something else" in caplog.text
