@@ -9,6 +9,7 @@ found an approximation, as its certificate says; 130 interrupted; 141 nobody rea
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -106,7 +107,7 @@ def convert(teacher: TeacherOptions, options: ConvertOptions, talk: VerboseOptio
     """Compile a trained network into an equivalent plain network, with a certificate."""
     from memsr_compiler.commands.convert import run
 
-    run(teacher, options, _talk(talk))
+    run(teacher, options, _begin(talk))
 
 
 @command(app, TeacherOptions, InspectOptions, VerboseOptions, epilog="Example: memsrc inspect teacher.pt")
@@ -114,7 +115,7 @@ def inspect(teacher: TeacherOptions, options: InspectOptions, talk: VerboseOptio
     """Show a network layer by layer, whether it can be converted (or why not), and what its plain form would cost."""
     from memsr_compiler.commands.inspect import run
 
-    run(teacher, options, _talk(talk))
+    run(teacher, options, _begin(talk))
 
 
 @command(app, TeacherOptions, VerifyOptions, VerboseOptions, epilog="Example: memsrc verify teacher.pt plain.onnx")
@@ -123,7 +124,7 @@ def verify(teacher: TeacherOptions, options: VerifyOptions, talk: VerboseOptions
     approximation of it."""
     from memsr_compiler.commands.verify import run
 
-    run(teacher, options, _talk(talk))
+    run(teacher, options, _begin(talk))
 
 
 @command(
@@ -137,7 +138,7 @@ def shrink(teacher: ShrinkSource, options: ShrinkOptions, talk: VerboseOptions) 
     """Derive a much narrower plain student from a few images, untrained.  Say how narrow, for example --theta 0.05."""
     from memsr_compiler.commands.shrink import run
 
-    run(teacher, options, _talk(talk))
+    run(teacher, options, _begin(talk))
 
 
 @command(
@@ -151,7 +152,7 @@ def sweep(teacher: PlainOrTeacherOptions, options: SweepOptions, talk: VerboseOp
     """Derive students of several widths: PSNR against multiply-adds and memory.  Give --theta or --width."""
     from memsr_compiler.commands.sweep import run
 
-    run(teacher, options, _talk(talk))
+    run(teacher, options, _begin(talk))
 
 
 @command(
@@ -167,7 +168,7 @@ def evaluate(options: EvalOptions, reading: ReadingOptions, talk: VerboseOptions
     """Score networks on test images, side by side: PSNR and SSIM on Y."""
     from memsr_compiler.commands.evaluate import run
 
-    run(options, reading, _talk(talk))
+    run(options, reading, _begin(talk))
 
 
 @command(
@@ -181,7 +182,7 @@ def bench(options: BenchOptions, reading: ReadingOptions, talk: VerboseOptions) 
     """Measure networks side by side on this machine: latency, memory, multiply-adds, PSNR."""
     from memsr_compiler.commands.bench import run
 
-    run(options, reading, _talk(talk))
+    run(options, reading, _begin(talk))
 
 
 @command(
@@ -200,7 +201,7 @@ def upscale(options: UpscaleOptions, reading: ReadingOptions, talk: TalkOptions)
     """
     from memsr_compiler.commands.upscale import run
 
-    run(options, reading, _talk(talk))
+    run(options, reading, _begin(talk))
 
 
 @command(app, TalkOptions, epilog="Example: memsrc models --json")
@@ -208,7 +209,7 @@ def models(talk: TalkOptions) -> None:
     """List the students that ship: what they reach, what they cost, whose weights they come from."""
     from memsr_compiler.commands.models import run
 
-    run(_talk(talk))
+    run(_begin(talk))
 
 
 @command(
@@ -221,7 +222,7 @@ def quantize(options: QuantizeOptions, talk: VerboseOptions) -> None:
     """Turn a float32 ONNX network into one of 8-bit integers; prints what it costs in PSNR and gains in time."""
     from memsr_compiler.commands.quantize import run
 
-    run(options, _talk(talk))
+    run(options, _begin(talk))
 
 
 @command(
@@ -234,7 +235,7 @@ def export(options: ExportOptions, talk: VerboseOptions) -> None:
     """Write a plain network as a TFLite file, for phones: float32, float16, or integers of 8 bits."""
     from memsr_compiler.commands.export import run
 
-    run(options, _talk(talk))
+    run(options, _begin(talk))
 
 
 @command(
@@ -252,7 +253,7 @@ def distill(options: DistillOptions, reading: ReadingOptions, talk: VerboseOptio
     """
     from memsr_compiler.commands.distill import run
 
-    run(options, reading, _talk(talk))
+    run(options, reading, _begin(talk))
 
 
 @command(
@@ -268,7 +269,7 @@ def train(options: TrainOptions, talk: VerboseOptions) -> None:
     """
     from memsr_compiler.commands.train import run
 
-    run(options, _talk(talk))
+    run(options, _begin(talk))
 
 
 @command(
@@ -282,12 +283,14 @@ def similarity(options: SimilarityOptions, reading: ReadingOptions, talk: Verbos
     """Compare what the layers of two networks hold: linear CKA, 0 to 1."""
     from memsr_compiler.commands.similarity import run
 
-    run(options, reading, _talk(talk))
+    run(options, reading, _begin(talk))
 
 
-def _talk(options: TalkOptions) -> Talk:
+def _begin(options: TalkOptions) -> Talk:
+    """Make what a command talks with; garbage is collected again, as its modules are imported: see `__main__`."""
     from memsr_compiler.commands.interface.output import Talk
 
+    gc.enable()
     return Talk(**vars(options))
 
 

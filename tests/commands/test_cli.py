@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.command_line import Run
 from torch import Tensor
+
+from memsr_compiler import cli
 
 
 def test_json_is_json_and_quiet_is_quiet(run: Run, teacher: Path, tmp_path: Path) -> None:
@@ -60,6 +63,18 @@ def test_help_is_quick_and_has_examples(run: Run) -> None:
         assert status == 0 and f"Example: memsrc {command}" in out
     code = "import sys, memsr_compiler.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "help must not wait for torch"
+
+
+def test_garbage_is_collected_once_a_command_is_imported() -> None:
+    """All commands that work are handed what they talk with."""
+    code = (
+        "import gc, sys, memsr_compiler.__main__ as entry\n"
+        "sys.argv = ['memsrc', 'models', '--quiet']\n"
+        "try:\n    entry.main()\nfinally:\n    assert gc.isenabled()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    source = inspect.getsource(cli)
+    assert source.count("    run(") == source.count("import run\n") == source.count("_begin(talk))")
 
 
 def test_interruption_leaves_nothing(run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

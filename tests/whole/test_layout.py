@@ -161,6 +161,12 @@ def test_enlarging_a_film_does_not_wait_for_torch() -> None:
     assert "torch" not in modules_after("import memsr_compiler.commands.upscale_film")
 
 
+def test_converting_does_not_wait_for_symbols_of_sizes() -> None:
+    """Of networks without programs of torch.export nobody asks for them."""
+    loaded = modules_after("import memsr_compiler.commands.convert")
+    assert "torch" in loaded and not loaded & {"sympy", "onnxruntime", "torch._dynamo"}
+
+
 def modules_after(statement: str) -> set[str]:
     program = f"{statement}\nimport sys\nsys.stdout.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)

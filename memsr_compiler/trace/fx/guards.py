@@ -13,7 +13,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils._sympy.printers import PythonPrinter
 
 from memsr_compiler.quantities import say_count
 from memsr_compiler.trace.views import NO_BOUND, USUAL_LEAST, tell_conditions, tell_sizes
@@ -81,6 +80,8 @@ def list_found(shape: Sequence[Any]) -> Iterator[str]:
         yield from list_limits(axis, size, least, most)
     if kept is None:
         return
+    from torch.utils._sympy.printers import PythonPrinter  # which takes half a second to load
+
     names, formulas = _names_of_symbols(shape), _formulas(shape)
     for symbol, formula in kept.replacements.items():  # of two sizes that are one, and of those that are 2*n
         names |= {str(symbol): axis for axis, other in formulas.items() if other == formula}
