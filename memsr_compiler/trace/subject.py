@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from memsr_compiler.errors import InvalidInput, UnsupportedModel, first_line
 from memsr_compiler.quantities import say_count
-from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside, walk
+from memsr_compiler.torch_helpers import InFloat64, copy_module, list_weights, running_itself, unwrap_inside
 from memsr_compiler.trace.fx.casts import refuse_autocast
 from memsr_compiler.trace.fx.needed import word_of
 from memsr_compiler.trace.fx.programs import require_whole, tell_guarded, without_guards
@@ -200,7 +200,7 @@ def observe(model: nn.Module, input_range: Range, sizes: Sequence[Size] = SIZES)
     if samples and has_changed(reference, model):
         require_same_weights(reference, copy_module(model, torch.float64), samples)
         model = reference
-    of_ours = not noted.codes and not noted.unknown and not any(isinstance(m, fx.GraphModule) for _, m in walk(model))
+    of_ours = not noted.codes and not noted.unknown and not noted.written
     if samples and not of_ours:
         with held.as_it_was():
             require_nothing_of_the_first(given, input_range, sizes[0])

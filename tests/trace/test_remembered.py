@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -11,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from memsr_compiler.errors import UnsupportedModel
 from memsr_compiler.teachers.families.edsr import EDSR
@@ -395,3 +396,20 @@ def test_a_network_of_ours_is_tried_on_where_code_of_others_is_within(caplog: py
         caplog.clear()
         trace(EDSR(scale=2, blocks=1, channels=4).eval())
     assert "at 260x1 it gives something else" in caplog.text
+    caplog.clear()
+    lent = nn.Conv2d(3, 12, 3, padding=1)
+    vars(lent)["forward"] = fx.GraphModule(lent, make_doubling()).forward
+    trace(nn.Sequential(lent, nn.PixelShuffle(2)).eval())
+    assert "at 260x1 it gives something else" in caplog.text
+
+
+def make_doubling() -> fx.Graph:
+    """Twice a convolution of what has 260 rows, and the convolution itself of others, in code that torch.fx writes."""
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    rows = graph.call_function(getattr, (x, "shape"))
+    tall = graph.call_function(operator.eq, (graph.call_function(operator.getitem, (rows, 2)), 260))
+    kernel, bias = graph.get_attr("weight"), graph.get_attr("bias")
+    y = graph.call_function(F.conv2d, (x, kernel, bias), {"padding": 1})
+    graph.output(graph.call_function(operator.mul, (y, graph.call_function(operator.add, (tall, 1)))))
+    return graph

@@ -86,11 +86,13 @@ class Noted:
     asking      the first that took anything but a tensor out of a tensor, by name; "" without
     threaded    foreign code that ran in a thread of its own, of which no tracer knows, or hands work to one
     watching    foreign code that asks whether it is being looked at
+    written     whether code ran that torch.fx wrote, of whoever's network
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.threaded: CodeType | None = None
         self.watching: CodeType | None = None
+        self.written = False
         self.codes: dict[CodeType, frozenset[Group]] = {}
         self._imports = 0  # frames of Python's that import: what runs within is no code of the network, and much
         self._passed = dict[int, CodeType]()  # that asks nothing, by its id, as to hash code takes long; held for that
@@ -111,6 +113,7 @@ class Noted:
             return
         if not (imports or code.co_name in _ASKED_OF or code is _HASH or is_foreign(code.co_filename)):
             self._passed[id(code)] = code
+            self.written |= code.co_filename.startswith("<eval_with_key>")
             return
         asker = frame.f_back
         if code.co_name in _ASKED_OF and asker is not None and is_foreign(asker.f_code.co_filename):
