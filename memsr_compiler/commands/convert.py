@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ from memsr_compiler.commands.results.deviations import Deviation, measure_deviat
 from memsr_compiler.errors import CertificateError, ExportError, InvalidInput
 from memsr_compiler.ir.pipeline import PassReport
 from memsr_compiler.lowering.compile import Report, compile_to_plain
-from memsr_compiler.lowering.freezing import trace_or_freeze
+from memsr_compiler.lowering.freezing import trace_once, trace_or_freeze
+from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.lowering.verify import check_certificate
 from memsr_compiler.plain.halves import LARGEST, LayerPeak
 from memsr_compiler.plain.load import load_plain
@@ -30,6 +31,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers.teacher import Teacher
 from memsr_compiler.tflite.write import import_schema
 from memsr_compiler.torch_helpers import one_thread, torch_device
+from memsr_compiler.trace.trace import Traced
 
 if TYPE_CHECKING:
     from memsr_compiler.plain.network import PlainNet
@@ -51,21 +53,25 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
     check_outputs(files, reads=[teacher_options.teacher], images=[options.calibration], overwrite=options.overwrite)
     teacher, input_range = read(teacher_options, talk)
     talk.say(f"{teacher_options.teacher}: {describe(teacher, input_range)}")
-    if options.approximate:
-        with talk.progress() as step:
-            teacher, _ = trace_or_freeze(
+    watch = Stopwatch()
+    with talk.progress() as step:
+        step("reading the network")
+        if options.approximate:
+            teacher, traced = trace_or_freeze(
                 teacher, lambda takes: read_material(options.calibration, takes, talk).inputs(takes), step
             )
+        else:
+            teacher, traced = trace_once(teacher)
+    watch.lap("trace")
     steps: list[tuple[str, ir.Graph]] = []
     passes: list[PassReport] = []
     with talk.progress() as step:
-        constant = _constants(teacher.convertible, options, input_range, talk, step)
+        constant = _constants(traced.module, options, input_range, talk, step)
 
         def on_pass(report: PassReport) -> None:
             passes.append(report)
             step(f"{report.name} done")
 
-        step("reading the network")
         net = compile_to_plain(
             teacher,
             carry=options.carry,
@@ -79,12 +85,12 @@ def run(teacher_options: TeacherOptions, options: ConvertOptions, talk: Talk) ->
             on_graph=(lambda name, graph: steps.append((name, graph))) if options.report else None,
         )
         step(f"running it beside the teacher, and writing {out}")
-        judge = Judge(teacher, out, options, input_range, talk.warn)
+        judge = Judge(teacher, traced, out, options, input_range, talk.warn)
         written = _write(net, judge)
     if options.report is not None:
         _write_report(options.report, net, steps, teacher_options.teacher.name, judge)
         written.append(options.report)
-    _tell(net, passes, judge, written, talk)
+    _tell(net, passes, judge, written, watch.seconds, talk)
 
 
 def _require_tflite(dtype: str) -> None:
@@ -149,10 +155,12 @@ def _calibration_images(folder: Path | None) -> list[NDArray[Any]]:
 class Judge:
     """The measurement of a network that is about to be written; it raises ExportError where that must not be.
 
+    traced     what the teacher, or the frozen network that stands for it, was read into
     measured   deviations, once they are known;   peaks   of a float16 file: the largest values of its layers
     """
 
     teacher: Teacher
+    traced: Traced
     out: Path
     options: ConvertOptions
     input_range: tuple[float, float]
@@ -171,8 +179,10 @@ class Judge:
 
     def _require_certified(self, stored: PlainNet) -> None:
         """Raise ExportError for what `verify` would not accept: too much is lost to large constants or few digits."""
+        frozen = self.teacher.frozen is not None  # its certificate tells what was replaced of the teacher itself
+        teacher = self.teacher.module if frozen else self.traced.module
         try:
-            check_certificate(self.teacher.module, stored, input_range=self.input_range)
+            check_certificate(teacher, stored, input_range=self.input_range)
         except CertificateError as error:
             raise ExportError(f"{self.out}: is not written. {error}") from None
 
@@ -220,11 +230,13 @@ def _tell(
     passes: Sequence[PassReport],
     judge: Judge,
     written: Sequence[Path],
+    seconds: Mapping[str, float],
     talk: Talk,
 ) -> None:
     report = net.report
     assert isinstance(report, Report), "compile_to_plain made it"
     teacher, plain = report.teacher_cost, report.cost
+    seconds = {**report.seconds, **seconds}
     talk.json(
         {
             "written": [str(p) for p in written],
@@ -234,7 +246,7 @@ def _tell(
             "plain": asdict(plain),
             "carried": [{**asdict(c), "guarantee": c.guarantee} for c in report.carried],
             "passes": [asdict(p) for p in passes],
-            "seconds": report.seconds,
+            "seconds": seconds,
             "approximation": frozen_data(report.frozen),
             "deviation": {d.name: d.value for d in judge.measured},
             "deviation_explained": {d.name: d.explained for d in judge.measured},
@@ -272,7 +284,7 @@ def _tell(
                 [(str(i), f"{peak.value:.4g}", str(peak.scaled)) for i, peak in enumerate(judge.peaks, 1)],
             )
         stages = ("trace", "passes", "validation", "build", "certificate")
-        talk.table("Seconds", ("stage", "seconds"), [(k, f"{report.seconds[k]:.2f}") for k in stages])
+        talk.table("Seconds", ("stage", "seconds"), [(k, f"{seconds[k]:.2f}") for k in stages])
     tell_frozen(report.frozen, talk)
     width, height = judge.options.size
     name = "teacher" if report.frozen is None else "frozen network"

@@ -23,7 +23,7 @@ from memsr_compiler.ir.pipeline import PassReport, run_passes
 from memsr_compiler.ir.rewrite import Pass
 from memsr_compiler.ir.validate import receptive_field
 from memsr_compiler.lowering.canonical import Tail, canonical
-from memsr_compiler.lowering.freezing import name_way_out, trace_or_freeze
+from memsr_compiler.lowering.freezing import trace_once, trace_or_freeze
 from memsr_compiler.lowering.image_aside import set_image_aside
 from memsr_compiler.lowering.stopwatch import Stopwatch
 from memsr_compiler.passes.split_stages import StageGraph
@@ -35,7 +35,7 @@ from memsr_compiler.proof.guarantee import Carried, list_carried, state_guarante
 from memsr_compiler.teachers.teacher import Range, Teacher, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import list_parameters, one_thread
 from memsr_compiler.trace.approximate.freeze import Frozen
-from memsr_compiler.trace.trace import Traced, trace
+from memsr_compiler.trace.trace import Traced
 from memsr_compiler.version import VERSION
 
 Activation = Literal["relu", "prelu"]
@@ -218,10 +218,7 @@ def _trace(teacher: Teacher, approximate: Images | None) -> tuple[Teacher, Trace
         return trace_or_freeze(
             teacher, lambda takes: _images_taken(approximate if approximate is not None else (), takes)
         )
-    try:
-        return teacher, trace(teacher.module, input_range=teacher.input_range)
-    except UnsupportedModel as refusal:
-        raise UnsupportedModel(f"{refusal}{name_way_out(teacher)}") from None
+    return trace_once(teacher)
 
 
 def _images_taken(images: Images, takes: Takes) -> list[Tensor]:

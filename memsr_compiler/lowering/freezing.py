@@ -16,6 +16,19 @@ from memsr_compiler.trace.trace import Traced, trace
 SHOWN = 3  # names of gates in a message
 
 
+def trace_once(teacher: Teacher) -> tuple[Teacher, Traced]:
+    """The teacher, which from then on is not read again, and the graph that it was read into.
+
+    Raises UnsupportedModel where it has no plain form, with the way out that `trace_or_freeze` is.
+    """
+    if teacher.traced is not None:
+        return teacher, teacher.traced
+    try:
+        return _trace(teacher)
+    except UnsupportedModel as refusal:
+        raise UnsupportedModel(f"{refusal}{_name_way_out(teacher)}") from None
+
+
 def trace_or_freeze(
     teacher: Teacher, images: Callable[[Takes], Sequence[Tensor]], on_step: Callable[[str], None] | None = None
 ) -> tuple[Teacher, Traced]:
@@ -30,7 +43,7 @@ def trace_or_freeze(
     if teacher.traced is not None:
         return teacher, teacher.traced
     try:
-        return teacher, trace(teacher.module, input_range=teacher.input_range)
+        return _trace(teacher)
     except UnsupportedModel as refusal:
         if not find_places(teacher.module, teacher.input_range):
             raise
@@ -42,7 +55,12 @@ def trace_or_freeze(
         return replace(teacher, frozen=frozen), frozen.traced
 
 
-def name_way_out(teacher: Teacher) -> str:
+def _trace(teacher: Teacher) -> tuple[Teacher, Traced]:
+    traced = trace(teacher.module, input_range=teacher.input_range)
+    return replace(teacher, traced=traced), traced
+
+
+def _name_way_out(teacher: Teacher) -> str:
     """Words on what `convert --approximate` would do with a teacher that was refused; "" where it would not help."""
     places = find_places(teacher.module, teacher.input_range)
     if not places:

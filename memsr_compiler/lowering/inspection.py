@@ -15,13 +15,13 @@ from memsr_compiler.analysis.cost import Cost, cost_of_layers, cost_of_teacher, 
 from memsr_compiler.analysis.rematerialize import plan
 from memsr_compiler.analysis.schedule import Carrying, Schedule
 from memsr_compiler.checks import require_align, require_choice
-from memsr_compiler.errors import MemsrError, UnsupportedModel
+from memsr_compiler.errors import MemsrError
 from memsr_compiler.ir import names
 from memsr_compiler.lowering.canonical import Tail, canonical
-from memsr_compiler.lowering.freezing import name_way_out
+from memsr_compiler.lowering.freezing import trace_once
 from memsr_compiler.teachers.teacher import Range, TeacherLike, as_teacher
 from memsr_compiler.torch_helpers import list_parameters, one_thread
-from memsr_compiler.trace.trace import Traced, trace
+from memsr_compiler.trace.trace import Traced
 
 CARRYING: tuple[Carrying, ...] = ("auto", "shift", "pass")  # ways of carrying that are predicted
 Plan = tuple[ir.Graph, Schedule]
@@ -96,10 +96,9 @@ def inspect(
         require_align(align)
     teacher = as_teacher(model, input_range=input_range)
     try:
-        traced = trace(teacher.module, input_range=teacher.input_range)
+        teacher, traced = trace_once(teacher)
     except MemsrError as error:
-        way_out = name_way_out(teacher) if isinstance(error, UnsupportedModel) else ""
-        return Inspection(False, f"{error}{way_out}", _modules(teacher.module))
+        return Inspection(False, str(error), _modules(teacher.module))
     return inspect_traced(traced, teacher.module, align=align, tail=tail)
 
 

@@ -148,27 +148,33 @@ def gather_images(probed: Probed, net: PlainNet) -> list[Tensor]:
 
 
 @torch.no_grad()
-def measure_stored(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> list[tuple[float, float]]:
-    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
-
-    This is all that the numbers lose.  Running them in fewer digits loses more.
-    """
-    found = []
-    for x in images:
-        y = x
-        for layer in net.checkable():
-            y = convolve_same(y, layer.weight.double()) + layer.bias.double()[:, None, None]
-            y = F.pixel_shuffle(F.prelu(y, layer.slopes.double()), layer.shuffle)
-        found += _compare(y, run(probed.teacher, x))
-    return found
+def run_teacher(probed: Probed, images: Iterable[Tensor]) -> list[Tensor]:
+    """What a plain network's outputs on these images are compared with."""
+    return [run(probed.teacher, x) for x in images]
 
 
 @torch.no_grad()
-def measure_running(probed: Probed, net: PlainNet, images: Iterable[Tensor]) -> list[tuple[float, float]]:
+def measure_stored(net: PlainNet, images: Iterable[Tensor], exact: Iterable[Tensor]) -> list[tuple[float, float]]:
+    """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
+
+    exact   the teacher's outputs, see `run_teacher`
+
+    This is all that the numbers lose.  Running them in fewer digits loses more.
+    """
+    values = list(images)
+    for layer in net.checkable():  # one by one: their weights in float64 may be many
+        weight, bias, slopes = layer.weight.double(), layer.bias.double()[:, None, None], layer.slopes.double()
+        for i, x in enumerate(values):
+            values[i] = F.pixel_shuffle(F.prelu(convolve_same(x, weight) + bias, slopes), layer.shuffle)
+    return _compare_all(values, exact)
+
+
+@torch.no_grad()
+def measure_running(net: PlainNet, images: Iterable[Tensor], exact: Iterable[Tensor]) -> list[tuple[float, float]]:
     """The same of the network as it runs: in the dtype that it is stored in, of float16 layer by layer in halves."""
     dtype = net[0].weight.dtype
     run_layers = partial(run_layers_in_halves, net) if dtype == torch.float16 else nn.Sequential(*net)
-    return [each for x in images for each in _compare(run_layers(x.to(dtype)).double(), run(probed.teacher, x))]
+    return _compare_all((run_layers(x.to(dtype)).double() for x in images), exact)
 
 
 def _list_limits(teacher: ir.Graph, certificate: Certificate | None) -> dict[str, Tensor]:
@@ -214,6 +220,10 @@ def _run_moved(graph: ir.Graph, x: Tensor, offsets: Mapping[str, Tensor]) -> Ten
         value = x if isinstance(op, ir.Input) else evaluate(op, *(values[i] for i in op.inputs))
         values[op.name] = value + offsets[op.name][:, None, None] if op.name in offsets else value
     return values[graph.output]
+
+
+def _compare_all(found: Iterable[Tensor], exact: Iterable[Tensor]) -> list[tuple[float, float]]:
+    return [each for y, z in zip(found, exact, strict=True) for each in _compare(y, z)]
 
 
 def _compare(y: Tensor, exact: Tensor) -> list[tuple[float, float]]:

@@ -22,6 +22,7 @@ from memsr_compiler.lowering.shift_losses import (
     measure_losses,
     measure_running,
     measure_stored,
+    run_teacher,
     worst_shift_loss,
 )
 from memsr_compiler.plain.halves import LARGEST, find_narrow
@@ -164,11 +165,12 @@ def _require_near(probed: Probed, checked: Checked, net: PlainNet) -> None:
     assert net.certificate is not None, "it has been looked at"
     dtype = net[0].weight.dtype
     images = gather_images(probed, net)
+    exact = run_teacher(probed, images)
     for cause, measure in (
         ("its stored numbers alone take it", measure_stored),
         (f"running it in {str(dtype).removeprefix('torch.')} takes it", measure_running),
     ):
-        for off, peak in measure(probed, net, images):
+        for off, peak in measure(net, images, exact):
             accepted = most_accepted(peak, dtype, net.info.input_range)
             if not off <= accepted:
                 beyond = next(filter(None, (find_broken_shift(x, net) for x in probed.images.values())), "")

@@ -74,6 +74,11 @@ class Traced:
     image_skip: ImageSkip | None = None
     assumed: tuple[str, ...] = ()
 
+    @property
+    def module(self) -> GraphModule:
+        """The same as a module, which is read at once."""
+        return GraphModule(self.graph, self.image_skip, self.reader, self.assumed)
+
 
 class RefusedModule(nn.Module):
     """A network that its reader has found to have no plain form; it runs all the same."""
@@ -232,7 +237,7 @@ def _with_range(op: ir.Op, input_range: tuple[float, float]) -> ir.Op:
 
 def _compare(model: nn.Module, traced: Traced, samples: Sequence[Sample]) -> None:
     """The graph must give what the model gives, in float64: an in-place op misread shows here."""
-    module = GraphModule(traced.graph, traced.image_skip)
+    module = traced.module
     for image, expected in samples:
         if not isinstance(expected, Tensor):
             raise UnsupportedModel(
@@ -292,7 +297,7 @@ def _say_at(subject: Subject, traced: Traced, sizes: Sequence[Size]) -> None:
 
     Sizes at which it does not run are passed over.
     """
-    module = GraphModule(traced.graph, traced.image_skip)
+    module = traced.module
     for height, width in sizes:
         image = torch.linspace(0, 1, traced.graph.input.channels * height * width, dtype=torch.float64)
         try:

@@ -28,6 +28,7 @@ from memsr_compiler.commands.verify import _photographs
 from memsr_compiler.errors import CertificateError, ExportError
 from memsr_compiler.images.files import write_image
 from memsr_compiler.plain.halves import run_in_halves
+from memsr_compiler.trace.subject import Subject, observe
 
 
 def refused(run: Run, tmp_path: Path, source: Path, *words: str, options: tuple[str, ...] = ()) -> None:
@@ -43,6 +44,24 @@ def test_converts_and_verifies(run: Run, teacher: Path, tmp_path: Path) -> None:
     assert plain.exists() and (tmp_path / "plain.cert.json").exists()
     status, out, _ = run("verify", teacher, plain)
     assert status == 0 and "equivalent" in out
+
+
+@pytest.mark.parametrize("options", [(), ("--carry", "shift"), ("--approximate",)])
+def test_a_teacher_is_read_once(
+    options: tuple[str, ...], run: Run, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its constants, its plain form and the proof of that; how long it took is told."""
+    seen: list[nn.Module] = []
+
+    def look(model: nn.Module, input_range: tuple[float, float]) -> Subject:
+        seen.append(model)
+        return observe(model, input_range)
+
+    monkeypatch.setattr("memsr_compiler.trace.trace.observe", look)
+    status, out, err = run("convert", teacher, "--out", tmp_path / "plain.onnx", "--json", *options)
+    assert status == 0, err
+    assert len(seen) == 1
+    assert json.loads(out)["seconds"]["trace"] > 0.001
 
 
 def test_every_way_of_carrying_and_both_tails(run: Run, teacher: Path, tmp_path: Path) -> None:

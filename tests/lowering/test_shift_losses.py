@@ -21,6 +21,7 @@ from memsr_compiler.lowering.shift_losses import (
     measure_losses,
     measure_running,
     measure_stored,
+    run_teacher,
     worst_shift_loss,
 )
 from memsr_compiler.lowering.unseen import Unseen, list_unseen
@@ -109,15 +110,16 @@ def test_stored_numbers_are_as_far_off_as_they_are(
     monkeypatch.setattr(shift_losses, "MANY", many)
     probed, net = Probed(trace(network).graph), compile_to_plain(network)
     images = gather_images(probed, net)
-    exact = measure_stored(probed, copy_module(net, torch.float64), images)  # type: ignore[arg-type]
-    halves = measure_stored(probed, net.half(), images)
+    known = run_teacher(probed, images)
+    exact = measure_stored(copy_module(net, torch.float64), images, known)  # type: ignore[arg-type]
+    halves = measure_stored(net.half(), images, known)
     searched = probed.search(list(probed.images.values()), net)
     assert len(exact) == sum(map(len, searched)) + (17 if many == 1 else 20)
     assert all(off < 1e-12 < 0.01 < peak for off, peak in exact)
     assert all(1e-6 < off < 1e-2 for off, _ in halves)
     with torch.no_grad():
         net[0].weight.zero_()
-    assert median(off for off, _ in measure_stored(probed, net, images)) > 0.01
+    assert median(off for off, _ in measure_stored(net, images, known)) > 0.01
 
 
 class Cancels(nn.Module):
@@ -141,8 +143,9 @@ def test_a_network_is_run_as_it_is_stored() -> None:
     halves = compile_to_plain(teacher).half()
     probed = Probed(trace(teacher).graph)
     images = gather_images(probed, halves)
-    assert max(off for off, _ in measure_stored(probed, halves, images)) == 0
-    assert max(off for off, _ in measure_running(probed, halves, images)) > 0.1
+    known = run_teacher(probed, images)
+    assert max(off for off, _ in measure_stored(halves, images, known)) == 0
+    assert max(off for off, _ in measure_running(halves, images, known)) > 0.1
     check_certificate(teacher, compile_to_plain(teacher))
     with pytest.raises(CertificateError, match=r"running it in float16 takes it .* off the teacher on an image"):
         check_certificate(teacher, halves)

@@ -62,7 +62,7 @@ class Frozen:
     @property
     def module(self) -> GraphModule:
         """The frozen network as a module, which compiles like any other."""
-        return GraphModule(self.traced.graph, self.traced.image_skip, self.traced.reader)
+        return self.traced.module
 
 
 @one_thread()
@@ -243,7 +243,7 @@ def _require_same(
 
     images   of which the first is looked at alone, and then all of them at once
     """
-    module, graph = _follow(model, images.shape[1]), GraphModule(traced.graph, traced.image_skip)
+    module, graph = _follow(model, images.shape[1]), traced.module
     for some, way_out in ((images[:1], differs_by(module, images[:1], _OTHERWISE)), (images, TOGETHER)):
         with InFloat64():
             expected = run_replaced(module, places, numbers, some.clone())
