@@ -109,6 +109,55 @@ def hooked_before(program: nn.Module) -> nn.Module:
     return program
 
 
+def with_hooked_guards(program: Any) -> nn.Module:
+    def halve(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        inputs[0].mul_(0.5)
+
+    program._guards_fn.register_forward_pre_hook(halve)
+    return program  # type: ignore[no-any-return]
+
+
+class Doubling(nn.Parameter):
+    """A convolution with it is twice what it is; its copies are plain."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        return result * 2 if "conv" in str(func) else result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        return nn.Parameter(self.detach().as_subclass(Tensor).clone())
+
+
+def with_a_weight_of_its_own(program: Any) -> nn.Module:
+    program.a.weight = Doubling(program.a.weight.detach())
+    return program  # type: ignore[no-any-return]
+
+
+class TwiceItsWeight(nn.Module):
+    """Holds a weight, and gives twice that; its copies give it as it is."""
+
+    @property
+    def weight(self) -> Tensor:
+        held = self._parameters["weight"]
+        assert held is not None
+        return held * 2
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        other = nn.Module()
+        for name, tensor in self._parameters.items():
+            assert tensor is not None
+            other.register_parameter(name, nn.Parameter(tensor.detach().clone()))
+        return other
+
+
+def with_a_part_of_its_own(program: Any) -> nn.Module:
+    part = TwiceItsWeight()
+    part._parameters.update(program.a._parameters)
+    program.a = part
+    return program  # type: ignore[no-any-return]
+
+
 _LARGE = torch.export.Dim("large", min=18)
 
 
@@ -116,7 +165,10 @@ _LARGE = torch.export.Dim("large", min=18)
 @pytest.mark.parametrize("sizes", [None, ({2: _LARGE},), ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)])
 def test_programs_do_what_their_graphs_say(sizes: Any) -> None:
     """Those that were made for one size, or for large images, were compared with nothing: what was on them was lost."""
-    for put in (hooked, hooked_before, with_a_forward, with_a_forward_of_its_class, called_otherwise, changed):
+    for put in (
+        *(hooked, hooked_before, with_a_forward, with_a_forward_of_its_class, called_otherwise, changed),
+        *(with_hooked_guards, with_a_weight_of_its_own, with_a_part_of_its_own),
+    ):
         program = export(Net(), sizes)
         trace(program)
         with pytest.raises(InvalidInput, match=r"something was put on what torch\.export made"):

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.torch_helpers import copy_module
+from memsr_compiler.torch_helpers import copy_module, list_weights
 from memsr_compiler.trace.fx.casts import forget_dtypes, has_dtypes, integers_of_image, tell_integers
 from memsr_compiler.trace.fx.guards import list_found, tell_exported
 from memsr_compiler.trace.fx.regions import inline_regions, list_programs, list_regions
@@ -103,15 +103,31 @@ def _require_untouched(path: str, program: nn.Module, copied: nn.Module) -> None
     Many take no small image, as they were made for one size, and are compared with nothing by running them.
     """
     assert isinstance(program, fx.GraphModule), "it has been asked"
-    hooks = [*program._forward_pre_hooks.values(), *program._forward_hooks.values()]
+    asked = [program.get_submodule(str(node.target)) for node in _list_guards(program)]
+    hooks = [
+        hook
+        for part in (program, *asked)
+        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+    ]
     code, graphs = (getattr(type(one).forward, "__code__", None) for one in (program, copied))
     as_its_graph = code == graphs and "forward" not in vars(program) and _is_called_as_torch_does(program)
-    if not as_its_graph or not all(map(_is_torchs, hooks)):
+    if not as_its_graph or not all(map(_is_torchs, hooks)) or _list_kinds(program) != _list_kinds(copied):
         raise InvalidInput(
             f"{path or 'the network'}: something was put on what torch.export made, a hook say, a forward of its own, "
-            "or a graph that was changed and not recompiled; give it as torch.export made it, in a module that does "
-            "the rest"
+            "weights or parts whose copies are of another class, or a graph that was changed and not recompiled; give "
+            "it as torch.export made it, in a module that does the rest"
         )
+
+
+def _list_kinds(program: nn.Module) -> dict[str, type]:
+    """The class of each part of a program, but for other programs, which have each their own, and of each tensor."""
+    kinds = {name: type(tensor) for name, tensor in list_weights(program).items()}
+    for path, part in program.named_modules():
+        held = {name: value for name, value in vars(part).items() if isinstance(value, Tensor)}
+        kinds |= {f"{path}.{name}".lstrip("."): type(tensor) for name, tensor in held.items()}
+        if not isinstance(part, fx.GraphModule):
+            kinds[path] = type(part)
+    return kinds
 
 
 def _is_torchs(hook: Any) -> bool:
@@ -164,7 +180,8 @@ def _texts_of(guard: nn.Module) -> list[str]:
     """Demands of a module that torch.export puts in, in its own words, which are those of its errors."""
     codes = list(_list_codes(vars(guard).get("forward")))
     texts = [text for code in codes for text in code.co_consts if isinstance(text, str) and text.startswith(_FAILED)]
-    known = any(code.co_name == "_" for code in codes)  # as torch.export calls what it makes
+    made = [code for code in codes if code.co_name == "_"]  # as torch.export calls what it makes
+    known = bool(made) and not any(is_foreign(code.co_filename) for code in codes if code not in made)
     return [text.removeprefix(_FAILED) for text in texts] if known else ["what its guards demand"]
 
 
