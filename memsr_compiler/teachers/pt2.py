@@ -28,7 +28,7 @@ from memsr_compiler.quantities import say_count
 from memsr_compiler.teachers import archive
 from memsr_compiler.teachers.pickle_scan import WITH_ATTRIBUTES, foreign_imports
 from memsr_compiler.teachers.pt2_operations import is_checked, require_norms_that_fit
-from memsr_compiler.teachers.pt2_sizes import is_condition, say_sizes
+from memsr_compiler.teachers.pt2_sizes import is_condition, require_short_sizes, say_sizes
 from memsr_compiler.trace.fx.casts import INTEGERS, integers_of_image, refuse_autocast, tell_integers
 from memsr_compiler.trace.fx.claims import require_true
 from memsr_compiler.trace.fx.programs import TOLD, generalise
@@ -94,7 +94,10 @@ def suspicions(data: bytes) -> list[str]:
         for kind in ("weights", "constants"):
             config = json.loads(contents[f"data/{kind}/model_{kind}_config.json"])["config"]
             reasons += _payload_suspicions(config, f"data/{kind}/", contents)
-        reasons += _json_suspicions(json.loads(contents["models/model.json"]))
+        program = json.loads(contents["models/model.json"])
+        reasons += _json_suspicions(program)
+        if not reasons:  # else a text may be no expression
+            require_short_sizes(program)
         samples = contents["data/sample_inputs/model.pt"]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidInput(
@@ -102,7 +105,10 @@ def suspicions(data: bytes) -> list[str]:
         ) from error
     if samples:
         # Any other format would be unpickled as well, by older code with more ways in.
-        imported = foreign_imports(samples) if samples.startswith(archive.MAGIC) else ["(not a zip archive)"]
+        inner = samples.startswith(archive.MAGIC)
+        if inner:
+            archive.check_archive(samples)
+        imported = foreign_imports(samples) if inner else ["(not a zip archive)"]
         imported = [name for name in imported if name not in WITH_ATTRIBUTES]  # as Dim.DYNAMIC leaves one in the image
         reasons += [f"imports {name} in its sample inputs" for name in imported]
     return list(dict.fromkeys(reasons))

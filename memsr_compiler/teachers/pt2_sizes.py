@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from memsr_compiler.errors import InvalidInput
 from memsr_compiler.trace.fx.guards import axes_of, list_limits, tell_exported
 
 _SIZE = re.compile(r"\bL\['\w+'\](\[\d+\])?\.size\(\)\[\d+\]")  # of forward(*args) "L['args'][0].size()[2]"
@@ -26,6 +27,37 @@ _CONDITION_NODES = (
     ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr, ast.BitXor,
 )  # fmt: skip
 _MOST_TEXT = 100_000
+_EASY = frozenset(["Symbol", "Integer", "Rational", "Float", "Add", "Mul"])
+_MOST_NESTED = 50_000  # in all, of depths to the third power: torch computes for two seconds
+
+
+def require_short_sizes(program: Any) -> None:
+    """Raises InvalidInput for expressions of sizes with which torch would be busy for minutes as it loads them.
+
+    program   as its JSON is read
+
+    What a division, a rest or a maximum within another costs grows with the third power of how deep they lie.
+    """
+    costs = (_measure_depth(ast.parse(text, mode="eval")) ** 3 for text in set(_list_expressions(program)))
+    if sum(costs) > _MOST_NESTED:
+        raise InvalidInput("its sizes are divisions within divisions, which take too long to compute; it is damaged")
+
+
+def _list_expressions(program: Any) -> Iterator[str]:
+    if isinstance(program, Mapping):
+        for name, value in program.items():
+            yield from [value] if name == "expr_str" else _list_expressions(value)
+    elif isinstance(program, list):
+        for value in program:
+            yield from _list_expressions(value)
+
+
+def _measure_depth(node: ast.AST) -> int:
+    """How many functions, other than sums and products, lie within each other."""
+    within = max(map(_measure_depth, ast.iter_child_nodes(node)), default=0)
+    divides = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Mod, ast.Div, ast.Pow))
+    called = isinstance(node, ast.Call) and ast.unparse(node.func) not in _EASY
+    return within + (divides or called)
 
 
 def is_condition(text: str) -> bool:

@@ -1046,6 +1046,60 @@ def test_torch_itself_would_have_executed_it(name: str, archive: bytes, tmp_path
     assert trace.exists()
 
 
+def test_a_zip_bomb_in_an_archive(archive: bytes, tmp_path: Path) -> None:
+    """Its sample inputs are an archive within it."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        stream, place = io.BytesIO(), "data/sample_inputs/model.pt"
+        with zipfile.ZipFile(io.BytesIO(members[place])) as source, zipfile.ZipFile(stream, "w") as target:
+            for name in source.namelist():
+                large = name.endswith("/data/0")
+                kept = bytes(5_000_000) if large else source.read(name)
+                target.writestr(name, kept, zipfile.ZIP_DEFLATED if large else zipfile.ZIP_STORED)
+        members[place] = stream.getvalue()
+
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, edit))
+    with pytest.raises(InvalidInput, match="unpacks to far more than weights ever do"):
+        read_teacher(tmp_path / "a.pt2")
+
+
+def test_sizes_that_are_divided_again_and_again(archive: bytes, tmp_path: Path) -> None:
+    """Torch looks at each for minutes; a few levels, as networks have them, are read."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        text = members["models/model.json"].decode()
+        (plain,) = set(
+            re.findall(r'"(Symbol\(\'s\d+\', positive=True, integer=True\))", "hint": \{"as_int": 6\}', text)
+        )
+        deep = plain
+        for i in range(depth):
+            deep = f"FloorDiv(Add({deep}, Integer(3)), Integer({i + 2}))"
+        members["models/model.json"] = text.replace(f'"{plain}"', f'"{deep}"').encode()
+
+    for depth in (6, 60):
+        content = edit_archive(archive, edit)
+        if depth == 6:
+            assert pt2.suspicions(content) == []
+            continue
+        (tmp_path / "a.pt2").write_bytes(content)
+        with pytest.raises(InvalidInput, match="its sizes are divisions within divisions"):
+            read_teacher(tmp_path / "a.pt2")
+
+
+@pytest.mark.parametrize("number", [100_000, 10_000_000, 1 << 40])
+def test_an_archive_for_many_images_at_once(number: int, archive: bytes, tmp_path: Path) -> None:
+    """It is run on as many as it says that it was made for."""
+
+    def edit(members: dict[str, bytes]) -> None:
+        text = members["models/model.json"].decode()
+        assert '"hint": {"as_int": 2}' in text
+        members["models/model.json"] = text.replace('"as_int": 2}', f'"as_int": {number}}}').encode()
+
+    (tmp_path / "a.pt2").write_bytes(edit_archive(archive, edit))
+    with pytest.raises(InvalidInput, match=rf"exported for 1 channel of {number:,} images, and no network takes"):
+        read_teacher(tmp_path / "a.pt2")
+
+
 def test_an_archive_that_declares_more_than_it_stores(archive: bytes, tmp_path: Path) -> None:
     content = edit_archive(archive, lambda members: members.update({"data/weights/weight_0": b""}))
     (tmp_path / "a.pt2").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -20,6 +21,7 @@ _SMALL = ((1, 1), (7, 10))
 """Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
 _LARGE = 300.0  # times the values of 0 and 1, for a second run of those: casts round what is large otherwise
 LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
+_MOST = 1 << 20  # numbers of a small image, of all that it was made for at once
 _FREE = 2  # images, and rows and columns, where a program does not say for how many it was made
 _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
 """By how much more a program rounds that takes such images, where float32 is 1."""
@@ -28,7 +30,7 @@ _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
 def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
     """Images, (N, C, H, W) or (C, H, W), and the tensors that a program makes of each; none for several inputs.
 
-    Raises InvalidInput for one that makes gigabytes of a small image.
+    Raises InvalidInput for one that makes gigabytes of a small image, or takes that many.
     """
     inputs = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"]
     image = inputs[0] if len(inputs) == 1 else None
@@ -36,6 +38,9 @@ def run_as_made(program: fx.GraphModule) -> list[tuple[Tensor, list[Tensor]]]:
         _run_small(program, torch.rand(1, 3, *_SMALL[-1]))  # for its size alone: readers run it on such
         return []
     *first, height, width = map(size_made_for, image.shape)
+    if math.prod(first) * math.prod(_SMALL[-1]) > _MOST:
+        many = " of ".join(say_count(n, word) for n, word in zip(first[::-1], ("channel", "image"), strict=False))
+        raise InvalidInput(f"it was exported for {many}, and no network takes so many at once; export it for fewer")
     drawn = [_draw([*first, *sides], image) for sides in _SMALL]
     drawn += [_LARGE * drawn[-1]] if image.dtype.is_floating_point else []
     runs = [(x, made) for x in drawn if (made := _run_small(program, x)) is not None]
