@@ -14,6 +14,7 @@ import torch
 
 from memsr_compiler.errors import InvalidInput, first_line
 from memsr_compiler.teachers import archive
+from memsr_compiler.teachers.pickle_shape import Shape
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """The first thing in a file that torch.save wrote before its zip format."""
@@ -73,15 +74,18 @@ def imports(stream: BinaryIO) -> frozenset[str]:
     """Dotted names that the pickle starting here would import; the stream is left behind its last opcode.
 
     A name that is computed rather than written down is reported as "(computed).(computed)", which is on no
-    list of harmless ones. Raises InvalidInput if it is no complete pickle.
+    list of harmless ones. Raises InvalidInput if it is no complete pickle, and for one that makes far more things than
+    it has bytes.
     """
     names: set[str] = set()
+    shape = Shape()
     memo: dict[int, str | None] = {}
     # The two topmost stack entries, as far as they are strings just pushed. Anything else makes them unknown.
     below: str | None = None
     top: str | None = None
     try:
         for opcode, arg, _ in pickletools.genops(stream):
+            shape.take(opcode, arg)
             if opcode.name in _STRING_OPS:
                 below, top = top, arg
             elif opcode.name in _MEMO_READS:
@@ -101,6 +105,7 @@ def imports(stream: BinaryIO) -> frozenset[str]:
                 below = top = None
     except Exception as error:  # pickletools raises whatever the damage leads to
         raise InvalidInput(f"damaged pickle ({first_line(error)})") from error
+    shape.require_small()
     return frozenset(names)
 
 
