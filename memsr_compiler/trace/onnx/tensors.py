@@ -5,9 +5,10 @@ network's own folder is opened.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from memsr_compiler.quantities import say_count
 Array = NDArray[Any]
 
 AGAIN = "Export or download it again."
+_Range: TypeAlias = tuple[Path, int, int, str]
+"""File, first byte, bytes and NumPy type of some numbers."""
+
 _MAX_RANK = 8
+_MAX_SHARING = 64  # a recursive network may use one tensor under many names; a hostile file under millions
 _ITEMS: dict[str, tuple[str, str]] = {  # ONNX name: NumPy name, field of a TensorProto without raw_data
     "FLOAT": ("float32", "float_data"),
     "DOUBLE": ("float64", "double_data"),
@@ -41,11 +46,12 @@ def require_text(value: str | bytes) -> str:
 
 def read_initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Array]:
     constants: dict[str, Array] = {}
-    ranges: dict[tuple[Path, int, int], bytes] = {}
+    ranges: dict[_Range, Array] = {}
+    declared: Counter[Path] = Counter()
     for tensor in tensors:
         where = f"initialiser '{require_text(tensor.name)}'"
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            constants[tensor.name] = _read_external(onnx, tensor, where, folder, ranges)
+            constants[tensor.name] = _read_external(onnx, tensor, where, folder, ranges, declared)
         else:
             constants[tensor.name] = read_array(onnx, tensor, where)
     return constants
@@ -80,9 +86,18 @@ def read_array(onnx: ModuleType, tensor: Any, where: str) -> Array:
 
 
 def _read_external(
-    onnx: ModuleType, tensor: Any, where: str, folder: Path, ranges: dict[tuple[Path, int, int], bytes]
+    onnx: ModuleType,
+    tensor: Any,
+    where: str,
+    folder: Path,
+    ranges: dict[_Range, Array],
+    declared: Counter[Path],
 ) -> Array:
-    """A tensor whose data are in a file beside the network."""
+    """A tensor whose data are in a file beside the network.
+
+    ranges     what was read before, by place and type
+    declared   bytes of each file that tensors name
+    """
     kind, _, count = _read_declaration(onnx, tensor, where)
     entries = {require_text(entry.key): require_text(entry.value) for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
@@ -98,15 +113,19 @@ def _read_external(
         raise InvalidInput(
             f"{where} wants {length} bytes at {offset} of {path.name}, which has {size} bytes, and says {said}. {AGAIN}"
         )
-    key = (path, offset, length)
+    declared[path] += length
+    if declared[path] > _MAX_SHARING * size:
+        raise InvalidInput(f"{where} shares its numbers with too many others. The file is damaged or hostile.")
+    key = (path, offset, length, kind)
     if key not in ranges:
-        if length + sum(n for p, _, n in ranges if p == path) > size:
+        known = {(start, n) for p, start, n, _ in ranges if p == path} | {(offset, length)}
+        if sum(n for _, n in known) > size:
             raise InvalidInput(f"{where} overlaps other tensors in {path.name}. The file is damaged or hostile.")
         with path.open("rb") as file:
             file.seek(offset)
-            ranges[key] = file.read(length)
-    little = np.dtype(kind).newbyteorder("<")
-    return _widen(np.frombuffer(ranges[key], dtype=little).reshape(tuple(tensor.dims)))
+            little = np.dtype(kind).newbyteorder("<")
+            ranges[key] = _widen(np.frombuffer(file.read(length), dtype=little))
+    return ranges[key].reshape(tuple(tensor.dims))
 
 
 def find_beside(location: str, folder: Path, where: str) -> Path:

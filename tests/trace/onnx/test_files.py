@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 
 from memsr_compiler.errors import InvalidInput, MemsrError
 from memsr_compiler.trace.onnx.reader import load_onnx
+from memsr_compiler.trace.onnx.tensors import read_initialisers
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,25 @@ def test_external_data_elsewhere_are_refused(location: str, tmp_path: Path) -> N
 def test_external_data_that_do_not_fit_are_refused(entries: dict[str, str], reason: str, tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(small().graph.initializer[0].raw_data)
     refuses(external(tmp_path, **entries), reason, error=InvalidInput)
+
+
+@pytest.mark.parametrize("times", [3, 64])
+def test_external_data_that_many_tensors_share(times: int, tmp_path: Path) -> None:
+    """A file of kilobytes would be held in gigabytes; a recursive network shares as well, and is read."""
+    (tmp_path / "data.bin").write_bytes(small().graph.initializer[0].raw_data)
+    path = external(tmp_path, location="data.bin")
+    proto = onnx.load(path, load_external_data=False)
+    for i in range(times):
+        proto.graph.initializer.add().CopyFrom(proto.graph.initializer[0])
+        proto.graph.initializer[-1].name = f"w{i}"
+    path.write_bytes(proto.SerializeToString())
+    if times == 64:
+        refuses(path, "initialiser 'w63' shares its numbers with too many others", error=InvalidInput)
+        return
+    x = torch.from_numpy(whole(1, 3, 5, 6)).double()
+    assert torch.equal(load_onnx(path)(x), load_onnx(saved(small(), tmp_path))(x))
+    held = list(read_initialisers(onnx, proto.graph.initializer, tmp_path).values())[-times:]
+    assert all(np.shares_memory(one, held[0]) for one in held)
 
 
 def test_external_data_whose_place_is_told_twice_are_refused(tmp_path: Path) -> None:
