@@ -176,6 +176,16 @@ def test_programs_do_what_their_graphs_say(sizes: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
+@pytest.mark.parametrize("sizes", [None, ({2: _LARGE},)])
+def test_what_a_graph_has_no_use_for_is_no_part_of_it(sizes: Any) -> None:
+    """Torch leaves it out of copies."""
+    program = export(Net(), sizes)
+    program.register_buffer("spare", torch.ones(3))
+    program.more, program.part = torch.ones(2), nn.Conv2d(3, 3, 3)
+    trace(program)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export, about itself
 def test_a_network_around_a_program_of_one_size_is_compared_at_that() -> None:
     network = nn.Sequential(export(Net(), None), with_settings().eval())
     with pytest.raises(InvalidInput, match=IS_ANOTHER):

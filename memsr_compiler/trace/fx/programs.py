@@ -111,7 +111,9 @@ def _require_untouched(path: str, program: nn.Module, copied: nn.Module) -> None
     ]
     code, graphs = (getattr(type(one).forward, "__code__", None) for one in (program, copied))
     as_its_graph = code == graphs and "forward" not in vars(program) and _is_called_as_torch_does(program)
-    if not as_its_graph or not all(map(_is_torchs, hooks)) or _list_kinds(program) != _list_kinds(copied):
+    kinds = _list_kinds(copied)  # but for what its graph has no use for
+    of_its_kind = all(kinds.get(name, kind) is kind for name, kind in _list_kinds(program).items())
+    if not (as_its_graph and of_its_kind and all(map(_is_torchs, hooks))):
         raise InvalidInput(
             f"{path or 'the network'}: something was put on what torch.export made, a hook say, a forward of its own, "
             "weights or parts whose copies are of another class, or a graph that was changed and not recompiled; give "
