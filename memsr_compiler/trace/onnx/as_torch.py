@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memsr_compiler.errors import UnsupportedModel
+from memsr_compiler.trace.fx.bounded import Bounded, TooMany
 from memsr_compiler.trace.onnx.constants import fold
 from memsr_compiler.trace.onnx.file import Network, Node, is_in_training, read_network
 from memsr_compiler.trace.onnx.folds.registry import FOLDS
@@ -41,15 +42,20 @@ _DEEPEST = 32  # modules inside one another: a name with thousands of slashes is
 def load_onnx_module(path: Path, refusal: UnsupportedModel) -> OnnxModule:
     """The network in an ONNX file as a module of torch.
 
-    Raises `refusal` where an operator is not known here, another where a Resize is of channels.
+    Raises `refusal` where an operator is not known here, where it makes gigabytes of a small image, or several images
+    of one; another where a Resize is of channels.
     """
     network = read_network(path)
     if not all(_is_known(node, network.opset) for node in network.nodes):
         raise refusal
     module = OnnxModule(network, refusal).float().eval()
     try:
-        with torch.no_grad():
-            module(torch.zeros(1, network.shape[1] or count_channels(network), *_SMALL))
+        with torch.no_grad(), Bounded():
+            result = module(torch.zeros(1, network.shape[1] or count_channels(network), *_SMALL))
+        if isinstance(result, Tensor) and result.shape[:1] != (1,):
+            raise refusal
+    except TooMany:
+        raise refusal from None
     except UnsupportedModel:
         raise
     except Exception as error:  # whatever torch raises: who needs a rank will miss it

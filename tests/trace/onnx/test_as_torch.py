@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,33 @@ def test_gates_are_those_of_the_network(make: Callable[[], nn.Module], opset: in
 def test_activations_are_those_of_the_network(act: Callable[[], nn.Module], tmp_path: Path) -> None:
     network = gated(nn.Identity, act=act)
     require_same(network, export(network, tmp_path / "net.onnx"))
+
+
+@pytest.mark.parametrize("kind", ["doubled", "repeated"])
+def test_files_that_make_gigabytes_are_not_run(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has no plain form is run to see whether it has one with frozen gates, three kilobytes or not."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is run")
+
+    monkeypatch.setattr("memsr_compiler.trace.approximate.freeze.find_places", refuse)
+    names = ["x", *(f"c{i}" for i in range(40))]
+    parts = {
+        "doubled": [node("Concat", f"{a} {a}", b, axis=1) for a, b in pairwise(names)],
+        "repeated": [node("Expand", "x shape", "c39")],
+    }[kind]
+    ends = [
+        node("Slice", "c39 zero three one", "image"),
+        node("Conv", "image w", "y", pads=[1, 1, 1, 1]),
+    ]
+    constants = {
+        "shape": np.array([100, 1, 1, 1]),
+        **{name: np.array([i]) for name, i in (("zero", 0), ("one", 1), ("three", 3))},
+        "w": whole(3, 3, 3, 3),
+    }
+    path = saved(model([*parts, *ends], constants), tmp_path)
+    with pytest.raises(UnsupportedModel, match=r"is more than 16384|it makes 100 images of each"):
+        read_teacher(path)
 
 
 def test_a_file_for_one_size(tmp_path: Path) -> None:
