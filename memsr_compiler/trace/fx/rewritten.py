@@ -21,7 +21,7 @@ _SMALL = ((1, 1), (7, 10))
 """Heights and widths of images on which programs are run that take them: of one pixel other reshapes are views."""
 _LARGE = 300.0  # times the values of 0 and 1, for a second run of those: casts round what is large otherwise
 LARGEST = 1 << 16  # pixels of the image for which a program was made, on which it is run where it takes no small ones
-_MOST = 1 << 20  # numbers of a small image, of all that it was made for at once
+_MOST = 1 << 22  # numbers of a small image, of all that it was made for at once
 _FREE = 2  # images, and rows and columns, where a program does not say for how many it was made
 _ROUNDING = {torch.float16: 100.0, torch.bfloat16: 500.0}
 """By how much more a program rounds that takes such images, where float32 is 1."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,6 @@ from memsr_compiler.quantities import say_count
 Array = NDArray[Any]
 
 AGAIN = "Export or download it again."
-_Range: TypeAlias = tuple[Path, int, int, str]
-"""File, first byte, bytes and NumPy type of some numbers."""
-
 _MAX_RANK = 8
 _MAX_SHARING = 64  # a recursive network may use one tensor under many names; a hostile file under millions
 _ITEMS: dict[str, tuple[str, str]] = {  # ONNX name: NumPy name, field of a TensorProto without raw_data
@@ -46,12 +44,11 @@ def require_text(value: str | bytes) -> str:
 
 def read_initialisers(onnx: ModuleType, tensors: Any, folder: Path) -> dict[str, Array]:
     constants: dict[str, Array] = {}
-    ranges: dict[_Range, Array] = {}
-    declared: Counter[Path] = Counter()
+    beside = _Beside()
     for tensor in tensors:
         where = f"initialiser '{require_text(tensor.name)}'"
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            constants[tensor.name] = _read_external(onnx, tensor, where, folder, ranges, declared)
+            constants[tensor.name] = _read_external(onnx, tensor, where, folder, beside)
         else:
             constants[tensor.name] = read_array(onnx, tensor, where)
     return constants
@@ -85,19 +82,24 @@ def read_array(onnx: ModuleType, tensor: Any, where: str) -> Array:
         raise InvalidInput(f"{where} cannot be read ({first_line(error)}). {AGAIN}") from error
 
 
-def _read_external(
-    onnx: ModuleType,
-    tensor: Any,
-    where: str,
-    folder: Path,
-    ranges: dict[_Range, Array],
-    declared: Counter[Path],
-) -> Array:
-    """A tensor whose data are in a file beside the network.
+@dataclass(frozen=True)
+class _Beside:
+    """What was read from files beside a network before.
 
-    ranges     what was read before, by place and type
-    declared   bytes of each file that tensors name
+    numbers    by file, first byte, bytes and NumPy type
+    places     files, first bytes and bytes
+    held       bytes of these, by file
+    declared   bytes that tensors name, one as often as it is named, by file
     """
+
+    numbers: dict[tuple[Path, int, int, str], Array] = field(default_factory=dict)
+    places: set[tuple[Path, int, int]] = field(default_factory=set)
+    held: Counter[Path] = field(default_factory=Counter)
+    declared: Counter[Path] = field(default_factory=Counter)
+
+
+def _read_external(onnx: ModuleType, tensor: Any, where: str, folder: Path, beside: _Beside) -> Array:
+    """A tensor whose data are in a file beside the network."""
     kind, _, count = _read_declaration(onnx, tensor, where)
     entries = {require_text(entry.key): require_text(entry.value) for entry in tensor.external_data}
     if len(entries) < len(tensor.external_data):
@@ -113,19 +115,21 @@ def _read_external(
         raise InvalidInput(
             f"{where} wants {length} bytes at {offset} of {path.name}, which has {size} bytes, and says {said}. {AGAIN}"
         )
-    declared[path] += length
-    if declared[path] > _MAX_SHARING * size:
+    beside.declared[path] += length
+    if beside.declared[path] > _MAX_SHARING * size:
         raise InvalidInput(f"{where} shares its numbers with too many others. The file is damaged or hostile.")
-    key = (path, offset, length, kind)
-    if key not in ranges:
-        known = {(start, n) for p, start, n, _ in ranges if p == path} | {(offset, length)}
-        if sum(n for _, n in known) > size:
+    if (path, offset, length) not in beside.places:
+        beside.places.add((path, offset, length))
+        beside.held[path] += length
+        if beside.held[path] > size:
             raise InvalidInput(f"{where} overlaps other tensors in {path.name}. The file is damaged or hostile.")
+    key = (path, offset, length, kind)
+    if key not in beside.numbers:
         with path.open("rb") as file:
             file.seek(offset)
             little = np.dtype(kind).newbyteorder("<")
-            ranges[key] = _widen(np.frombuffer(file.read(length), dtype=little))
-    return ranges[key].reshape(tuple(tensor.dims))
+            beside.numbers[key] = _widen(np.frombuffer(file.read(length), dtype=little))
+    return beside.numbers[key].reshape(tuple(tensor.dims))
 
 
 def find_beside(location: str, folder: Path, where: str) -> Path:
