@@ -31,6 +31,7 @@ MANY = 1 << 22  # stored numbers; networks of more would take long
 SEARCHED_WORK = 1 << 27  # stored numbers of all searched images together
 FADED = 6  # contrasts, each half of the one before, in which a searched image is tried
 TOGETHER = 4  # searched images that are run at once: of more torch's own convolution is slower in float64
+BATCHES = 8  # of images that go through each layer before the next: its weights are made float64 but once for all
 CORNER = 10  # pixels of the noise, on which such a network is run beside the small probes
 
 
@@ -154,19 +155,25 @@ def run_teacher(probed: Probed, images: Iterable[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def measure_stored(net: PlainNet, images: Iterable[Tensor], exact: Iterable[Tensor]) -> list[tuple[float, float]]:
+def measure_stored(net: PlainNet, images: Sequence[Tensor], exact: Iterable[Tensor]) -> list[tuple[float, float]]:
     """The most that a plain network's stored numbers, run in float64, are off the teacher; its magnitude: by image.
 
     exact   the teacher's outputs, see `run_teacher`
 
     This is all that the numbers lose.  Running them in fewer digits loses more.
     """
+    parts = (images[i : i + BATCHES] for i in range(0, len(images), BATCHES))
+    return _compare_all((y for part in parts for y in _run_stored(net, part)), exact)
+
+
+def _run_stored(net: PlainNet, images: Sequence[Tensor]) -> list[Tensor]:
+    """The network's outputs in float64, a layer at a time, whose weights may be many."""
     values = list(images)
-    for layer in net.checkable():  # one by one: their weights in float64 may be many
+    for layer in net.checkable():
         weight, bias, slopes = layer.weight.double(), layer.bias.double()[:, None, None], layer.slopes.double()
         for i, x in enumerate(values):
             values[i] = F.pixel_shuffle(F.prelu(convolve_same(x, weight) + bias, slopes), layer.shuffle)
-    return _compare_all(values, exact)
+    return values
 
 
 @torch.no_grad()

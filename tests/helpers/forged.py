@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from memsr_compiler import PlainNet, check_certificate, read_teacher, save_plain
 from memsr_compiler.errors import ExportError, MemsrError
 from memsr_compiler.ir import Meaning
-from memsr_compiler.lowering import compile, verify
+from memsr_compiler.lowering import freezing, verify
 from memsr_compiler.plain.network import PlainLayer
 from memsr_compiler.proof.certificate import Certificate
 from memsr_compiler.proof.guarantee import list_carried, state_guarantee
@@ -43,7 +43,7 @@ def reading_once() -> Iterator[None]:
         return read[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        for reader in (verify, compile, sys.modules[__name__]):
+        for reader in (verify, freezing, sys.modules[__name__]):
             patch.setattr(reader, "trace", trace_once)
         yield
 
