@@ -6,6 +6,8 @@ import io
 import pickle
 import pickletools
 import zipfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memsr_compiler.errors import InvalidInput
-from memsr_compiler.teachers import pickle_scan
+from memsr_compiler.teachers import pickle_scan, pickle_shape
 from memsr_compiler.teachers.load import read_teacher
 from memsr_compiler.teachers.pickle_shape import Shape
 
@@ -90,6 +92,24 @@ def test_what_was_thrown_away_counts_too() -> None:
     key = pickle.dumps(nested(40), protocol=2)[:-1]
     with pytest.raises(InvalidInput, match="of the same few things"):
         shape_of(b"\x80\x02}" + key[2:] + b"K\x01s0}.").require_small()
+
+
+@pytest.mark.parametrize("hold", [dict.fromkeys, set, frozenset, Counter, lambda keys: [dict.fromkeys(keys), {}]])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_keys_that_are_no_names_are_few(
+    hold: Callable[[list[int]], Any], protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Multiples of 2^61 - 1 have one hash, and each is compared with all the others."""
+    monkeypatch.setattr(pickle_shape, "_MOST_NUMBERS", 500)
+
+    def require_small(value: Any) -> None:
+        shape_of(pickle.dumps(value, protocol=protocol)).require_small()
+
+    require_small(hold([i * (2**61 - 1) for i in range(495)]))
+    with pytest.raises(InvalidInput, match=r"a pickle with 50\d keys in one place that are no names"):
+        require_small(hold([i * (2**61 - 1) for i in range(501)]))
+    require_small({f"layer.{i}": i for i in range(2_000)})
+    require_small([hold([*range(100)]) for _ in range(20)])
 
 
 def test_lists_within_themselves_are_counted() -> None:
