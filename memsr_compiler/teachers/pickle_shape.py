@@ -106,12 +106,13 @@ class Shape:
             todo = [made]
             while todo:
                 thing = todo[-1]
+                begun = id(thing) in counts
+                counts.setdefault(id(thing), 0)  # until all that it holds is counted; within itself it is nothing
                 missing = [held for held in thing if id(held) not in counts]
-                if missing and id(thing) not in counts:
-                    counts[id(thing)] = 0  # until all that it holds is counted; within itself it is nothing
+                if missing and not begun:
                     todo += missing
                     continue
-                if not counts.get(id(thing)):
+                if not missing and not counts[id(thing)]:
                     counts[id(thing)] = min(_UNTOLD, 1 + sum(counts[id(held)] for held in thing))
                 todo.pop()
         return max(counts.values())

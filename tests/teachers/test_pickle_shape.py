@@ -114,8 +114,10 @@ def test_keys_that_are_no_names_are_few(
 
 def test_lists_within_themselves_are_counted() -> None:
     ring: list[Any] = []
-    ring.extend([ring, [ring], 1])
-    shape_of(pickle.dumps(ring)).require_small()
+    ring.extend([[1], ring, ring, [ring, [2]], 1])
+    shape = shape_of(pickle.dumps(ring))
+    shape.require_small()
+    assert shape.count_largest() == 7
 
 
 @pytest.mark.parametrize("zipped", [True, False])
