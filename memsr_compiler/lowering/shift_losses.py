@@ -150,7 +150,7 @@ def gather_images(probed: Probed, net: PlainNet) -> list[Tensor]:
 
 @torch.no_grad()
 def run_teacher(probed: Probed, images: Iterable[Tensor]) -> list[Tensor]:
-    """What a plain network's outputs on these images are compared with."""
+    """The teacher's outputs on these images, with which a plain network's are compared."""
     return [run(probed.teacher, x) for x in images]
 
 

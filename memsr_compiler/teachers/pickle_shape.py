@@ -100,7 +100,7 @@ class Shape:
             raise InvalidInput("a pickle of the same few things, millions of times over")
 
     def count_largest(self) -> int:
-        """How many things lie in that in which most lie, itself among them; what is met twice counts twice."""
+        """Count the things in that in which most lie, itself among them; what is met twice counts twice."""
         counts: dict[int, int] = {id(self._literal): 1, id(self._text): 1}
         for made in self._made:
             todo = [made]

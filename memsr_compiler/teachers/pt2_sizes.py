@@ -53,7 +53,7 @@ def _list_expressions(program: Any) -> Iterator[str]:
 
 
 def _measure_depth(node: ast.AST) -> int:
-    """How many functions, other than sums and products, lie within each other."""
+    """Count the functions, other than sums and products, that lie within each other."""
     within = max(map(_measure_depth, ast.iter_child_nodes(node)), default=0)
     divides = isinstance(node, ast.BinOp) and isinstance(node.op, (ast.FloorDiv, ast.Mod, ast.Div, ast.Pow))
     called = isinstance(node, ast.Call) and ast.unparse(node.func) not in _EASY

@@ -84,7 +84,7 @@ def read_array(onnx: ModuleType, tensor: Any, where: str) -> Array:
 
 @dataclass(frozen=True)
 class _Beside:
-    """What was read from files beside a network before.
+    """Numbers of files beside a network that were read before.
 
     numbers    by file, first byte, bytes and NumPy type
     places     files, first bytes and bytes
